@@ -1,0 +1,1 @@
+"""The command line: interlock, and the same verbs under celery workflow."""

@@ -1,0 +1,1 @@
+"""What producers and operators import: enqueue, the verbs, watch."""

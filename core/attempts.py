@@ -1,0 +1,284 @@
+"""What workers say of an attempt: it is claimed, it completed, it failed. The hot path.
+
+A report is believed when (task_id, claim_token) are those of the step's current attempt, or of one that was told to stop and has
+not been replaced yet ("draining"). Everything else is late news of an attempt that no longer counts: logged, counted,
+and without effect. Calling any of these twice with the same arguments gives the first outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, update
+
+from .columns import clock, seconds_after
+from .flow import DISPATCH_COLUMNS, ENGINE, Flow
+from .models import WorkflowStep
+from .outcomes import Failure, record_failure, record_result
+from .states import StepState, WorkflowState
+from .unit_of_work import Cause, UnitOfWork
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from .database import Database
+    from .events import Effects
+    from .settings import Settings
+
+__all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
+
+logger = logging.getLogger("interlock.attempts")
+
+_steps = WorkflowStep.__table__
+
+_READ = (
+    _steps.c.id,
+    _steps.c.key,
+    _steps.c.status,
+    _steps.c.task_id,
+    _steps.c.claim_token,
+    _steps.c.claimed_by,
+    _steps.c.drain_task_id,
+    _steps.c.drain_token,
+    _steps.c.attempt,
+    _steps.c.failures,
+    _steps.c.losses,
+    _steps.c.celery_retries,
+    _steps.c.spec,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRef:
+    """Which attempt is meant. Without a token it is the engine or a supervisor that speaks, not the holder."""
+
+    run_id: str
+    step_id: str
+    task_id: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim.
+
+    Attributes:
+        granted: Whether the body may run.
+        reason: Why not.
+    """
+
+    granted: bool
+    reason: str = ""
+
+
+class Report(Enum):
+    """What became of a report."""
+
+    RECORDED = "recorded"
+    KEPT = "kept"  # the step is paused: applied when it resumes
+    STALE = "stale"  # of an attempt that no longer counts
+    REPEATED = "repeated"  # the same report was recorded before
+
+
+class Attempts:
+    """Claims and reports against one database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+
+    # --- claim -------------------------------------------------------------------------------------------------------
+
+    def claim(self, ref: AttemptRef, worker: str) -> Claim:
+        """Claim the attempt for the holder of `ref.token`, if its workflow executes and nobody else has it."""
+        return self._database.transact(lambda connection, effects: self._claim(connection, effects, ref, worker))
+
+    def _claim(self, connection: Connection, effects: Effects, ref: AttemptRef, worker: str) -> Claim:
+        unit = self._lock(connection, effects, ref)
+        if unit.run.status is not WorkflowState.EXECUTING:
+            return Claim(granted=False, reason=f"the workflow is {unit.run.status}")
+        timeout_s = _steps.c.spec["timeout_s"].as_float()
+        values = {
+            "claim_token": ref.token,
+            "claimed_by": worker,
+            "claimed_at": clock(),
+            "lease_until": seconds_after(self._settings.lease_s),
+            # Celery's own limits come first; this one is for a worker that does not keep them.
+            "timeout_at": seconds_after(timeout_s + self._settings.cancel_grace_s + self._settings.lease_s),
+            "dispatch_check_at": None,
+            "started_at": func.coalesce(_steps.c.started_at, clock()),
+        }
+        unclaimed = (
+            _steps.c.id == ref.step_id,
+            _steps.c.task_id == ref.task_id,
+            _steps.c.claim_token.is_(None),
+        )
+        changes = unit.move_steps(
+            StepState.RUNNING,
+            Cause(worker, "claimed"),
+            *unclaimed,
+            _steps.c.status == StepState.PENDING.value,
+            **values,
+        )
+        if not changes:
+            # An attempt after the first is `running` since it was dispatched: only its claim is new.
+            taken = connection.execute(
+                update(_steps).where(*unclaimed, _steps.c.status == StepState.RUNNING.value).values(**values),
+            )
+            if taken.rowcount == 0:
+                return _why_not(connection, ref)
+        unit.finish()
+        return Claim(granted=True)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def complete(self, ref: AttemptRef, result: Any) -> Report:
+        """Record the attempt's result, a JSON value, and everything that follows."""
+        return self._database.transact(lambda connection, effects: self._complete(connection, effects, ref, result))
+
+    def fail(self, ref: AttemptRef, failure: Failure) -> Report:
+        """Record that the attempt ended without a result; its policy decides what follows."""
+        return self._database.transact(lambda connection, effects: self.fail_within(connection, effects, ref, failure))
+
+    def fail_unstarted(self, ref: AttemptRef, message: str) -> Report:
+        """Record that an attempt could not even be dispatched: its arguments or its task do not exist."""
+
+        def work(connection: Connection, effects: Effects) -> Report:
+            unit = self._lock(connection, effects, ref)
+            row = _read(connection, ref.step_id)
+            if (
+                unit.run.status is not WorkflowState.EXECUTING
+                or row is None
+                or row.task_id != ref.task_id
+                or row.claim_token is not None
+            ):
+                return _stale(ref, row)
+            if row.status == StepState.PENDING.value:
+                Flow(unit, self._settings).fail_unstarted(row.id, message)
+            elif row.status == StepState.RUNNING.value:
+                record_failure(unit, self._settings, row, Failure("unusable", message), Cause(ENGINE, message))
+            else:
+                return _stale(ref, row)
+            unit.finish()
+            return Report.RECORDED
+
+        return self._database.transact(work)
+
+    def _complete(self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any) -> Report:
+        unit = self._lock(connection, effects, ref)
+        row = _read(connection, ref.step_id)
+        if row is None:
+            return _stale(ref, row)
+        if _holds(row, ref) and row.status == StepState.RUNNING.value:
+            record_result(unit, self._settings, row, result, Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id}))
+        elif _drains(row, ref):
+            if row.status == StepState.PAUSED.value:
+                _keep(connection, row.id, {"kind": "completed", "result": result})
+                return Report.KEPT
+            if row.status != StepState.RUNNING.value:
+                _released(connection, row.id)
+                return _stale(ref, row)
+            # Resumed, but not replaced yet: the old attempt still holds the step, and its result counts.
+            record_result(unit, self._settings, row, result, Cause(ENGINE, "completed by the interrupted attempt"))
+        else:
+            return _stale(ref, row)
+        unit.finish()
+        return Report.RECORDED
+
+    def fail_within(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
+        """The same as `fail`, inside a transaction that is already open."""
+        unit = self._lock(connection, effects, ref)
+        row = _read(connection, ref.step_id)
+        if row is None:
+            return _stale(ref, row)
+        if row.status == StepState.RUNNING.value and (
+            _holds(row, ref) or (ref.token is None and row.task_id == ref.task_id and row.claim_token is not None)
+        ):
+            cause = Cause(
+                row.claimed_by or ENGINE,
+                failure.reason,
+                {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": ref.task_id},
+            )
+            record_failure(unit, self._settings, row, failure, cause)
+        elif _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id):
+            self._drained_failure(unit, row, failure)
+        else:
+            return _stale(ref, row)
+        unit.finish()
+        return Report.RECORDED
+
+    def _drained_failure(self, unit: UnitOfWork, row: Row[Any], failure: Failure) -> None:
+        """An attempt that was told to stop has stopped. Its failure counts only if stopping did not cause it."""
+        caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown")
+        if row.status == StepState.PAUSED.value and not caused_by_stopping:
+            _keep(unit.connection, row.id, {"kind": "failed", "failure": asdict(failure)})
+        elif row.status == StepState.RUNNING.value:
+            # Resumed meanwhile: what waited for the old attempt can be dispatched now.
+            _released(unit.connection, row.id)
+            flow = Flow(unit, self._settings)
+            rows = unit.connection.execute(
+                update(_steps)
+                .where(_steps.c.id == row.id, _steps.c.claim_token.is_(None))
+                .values(dispatch_check_at=seconds_after(self._settings.redispatch_s))
+                .returning(*DISPATCH_COLUMNS),
+            ).all()
+            flow.dispatch(rows)
+        else:
+            _released(unit.connection, row.id)
+
+    def _lock(self, connection: Connection, effects: Effects, ref: AttemptRef) -> UnitOfWork:
+        return UnitOfWork.lock(connection, effects, ref.run_id, emitter=self._database.emitter)
+
+
+def _read(connection: Connection, step_id: str) -> Row[Any] | None:
+    return connection.execute(select(*_READ).where(_steps.c.id == step_id)).one_or_none()
+
+
+def _holds(row: Row[Any], ref: AttemptRef) -> bool:
+    return ref.token is not None and row.claim_token == ref.token and row.task_id == ref.task_id
+
+
+def _drains(row: Row[Any], ref: AttemptRef) -> bool:
+    return ref.token is not None and row.drain_token == ref.token and row.drain_task_id == ref.task_id
+
+
+def _released(connection: Connection, step_id: str) -> None:
+    connection.execute(
+        update(_steps).where(_steps.c.id == step_id).values(drain_task_id=None, drain_token=None, drain_until=None),
+    )
+
+
+def _keep(connection: Connection, step_id: str, late: dict[str, Any]) -> None:
+    connection.execute(
+        update(_steps)
+        .where(_steps.c.id == step_id)
+        .values(late=late, drain_task_id=None, drain_token=None, drain_until=None),
+    )
+
+
+def _why_not(connection: Connection, ref: AttemptRef) -> Claim:
+    row = _read(connection, ref.step_id)
+    if row is None:
+        return Claim(granted=False, reason="there is no such step")
+    if row.status == StepState.RUNNING.value and _holds(row, ref):
+        return Claim(granted=True)  # our own claim, whose answer was lost
+    if row.task_id != ref.task_id:
+        return Claim(granted=False, reason=f"attempt {row.attempt} has replaced it")
+    if row.claim_token is not None:
+        return Claim(granted=False, reason=f"{row.claimed_by} holds it")
+    return Claim(granted=False, reason=f"the step is {row.status}")
+
+
+def _stale(ref: AttemptRef, row: Row[Any] | None) -> Report:
+    if row is not None and row.status in (StepState.COMPLETED.value, StepState.FAILED.value) and row.task_id == ref.task_id:
+        return Report.REPEATED
+    logger.warning(
+        "ignored a report of attempt %s: the step is %s, its attempt %s",
+        ref.task_id,
+        row.status if row is not None else "gone",
+        row.task_id if row is not None else "none",
+    )
+    return Report.STALE

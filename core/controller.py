@@ -1,0 +1,306 @@
+"""The verbs of SPEC section 4 on one session's runs, for code that has a database at hand.
+
+Each verb is one transaction: a savepoint in the caller's where one is open, its own otherwise. The client, the control queue
+and the command line all end here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from .errors import InvalidPlan, PayloadTooLarge, RunNotFound
+from .joining import database_of, deliver_for, read_in, write_in
+from .json_values import json_size, plain_json
+from .models import WorkflowRun
+from .names import check_name
+from .plan import PlanLimits, validate_plan
+from .settings import Settings
+from .states import WorkflowState
+from .status import run_status
+from .unit_of_work import Cause, UnitOfWork
+from .verbs import NewRun, cancel_run, insert_run, pause_run, resume_run, start_run, store_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from .events import Effects, EventEmitter
+    from .plan import PlanSpec
+
+__all__ = ["WorkflowController"]
+
+_runs = WorkflowRun.__table__
+
+
+class WorkflowController:
+    """Creates runs and moves them, with everything that follows."""
+
+    def __init__(
+        self,
+        db_session: Session,
+        session_id: str = "default",
+        event_emitter: EventEmitter | None = None,
+        *,
+        settings: Settings | None = None,
+        known_tasks: Collection[str] | None = None,
+        deliver: Callable[[Effects], None] | None = None,
+    ) -> None:
+        """Set up a controller for one session.
+
+        Args:
+            db_session: An SQLAlchemy session (`Database.session()` or one of your own).
+            session_id: Whose runs; those of others do not exist for this controller.
+            event_emitter: In-process listeners; the database's own where the session comes from `Database.session()`.
+            settings: Limits and times; from the environment by default.
+            known_tasks: Names of registered tasks, to refuse unknown ones at the door; None where they are not known.
+            deliver: Gets the effects after the commit instead of the database's handlers.
+
+        Raises:
+            InvalidName: `session_id` has characters outside `[A-Za-z0-9_.-]`.
+        """
+        self._session = db_session
+        self.session_id = check_name("session_id", session_id)
+        self._settings = settings or Settings.load()
+        self._known_tasks = known_tasks
+        database = database_of(db_session)
+        self._emitter = event_emitter or (database.emitter if database is not None else None)
+        self._deliver = deliver or deliver_for(db_session, self._emitter)
+
+    # --- making runs ---------------------------------------------------------------------------------------------------
+
+    def create_workflow(
+        self,
+        task_description: str | None = None,
+        name: str | None = None,
+        plan: object = None,
+        meta: dict[str, Any] | None = None,
+        transitioned_by: str = "system",
+        *,
+        input: Any = None,  # noqa: A002 - the name users know
+    ) -> WorkflowRun:
+        """Store a run in draft, with its first history row.
+
+        Args:
+            task_description: What the run is for; the plan's own by default.
+            name: Name of the workflow; the plan's own by default.
+            plan: A `PlanSpec`, a mapping with `steps`, or a list of steps; may be set later.
+            meta: JSON of your own.
+            transitioned_by: Who creates it.
+            input: JSON that the steps' expressions see as `input`.
+
+        Raises:
+            InvalidPlan: The plan has faults, all of which are listed; nothing is stored.
+            PayloadTooLarge: `input` is over the limit.
+        """
+        spec = None if plan is None else self._validated(plan)
+        document = self._checked_input(input)
+
+        new = self._new(spec, name, task_description, document, meta)
+
+        def work(connection: Connection, effects: Effects, joined: bool) -> WorkflowRun:  # noqa: ARG001, FBT001 - `write_in`'s protocol
+            unit = insert_run(connection, effects, new, Cause(transitioned_by, "created"), emitter=self._emitter)
+            if unit is None:  # only a used idempotency key is not inserted
+                raise AssertionError
+            if spec is not None:
+                store_plan(unit, spec)
+            unit.finish()
+            run = self._session.get(WorkflowRun, unit.run.id)
+            if run is None:
+                raise RunNotFound(unit.run.id)
+            return run
+
+        return write_in(self._session, work, self._deliver)
+
+    def set_plan(self, run_id: str, plan: object) -> PlanSpec:
+        """Store the plan of a run that is draft or planning, in place of an earlier one.
+
+        Raises:
+            InvalidPlan: The plan has faults; nothing is stored.
+            CommandRefused: The run is past planning.
+            RunNotFound: No such run in this session.
+        """
+        spec = self._validated(plan)
+        self._with(run_id, lambda unit: store_plan(unit, spec))
+        return spec
+
+    def start_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Draft or planning → executing; the steps that wait for nothing are dispatched."""
+        self._with(run_id, lambda unit: start_run(unit, self._settings, _asked(transitioned_by, reason)))
+
+    def enqueue_workflow(
+        self,
+        plan: object,
+        *,
+        task_description: str | None = None,
+        name: str | None = None,
+        input: Any = None,  # noqa: A002 - the name users know
+        meta: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        start_at: datetime | None = None,
+        transitioned_by: str = "user",
+    ) -> str:
+        """Create a run and start it, in one transaction.
+
+        Args:
+            plan: As for `create_workflow`.
+            task_description: What the run is for; the plan's own by default.
+            name: Name of the workflow; the plan's own by default.
+            input: JSON that the steps' expressions see as `input`.
+            meta: JSON of your own.
+            idempotency_key: A key that this session has used before returns the run that exists, whatever the plan.
+            start_at: An aware time; until then the run stays in draft.
+            transitioned_by: Who enqueues.
+
+        Returns:
+            The run's id.
+        """
+        spec = self._validated(plan)
+        document = self._checked_input(input)
+        if idempotency_key is not None:
+            check_name("idempotency_key", idempotency_key)
+        cause = _asked(transitioned_by, "enqueued")
+
+        new = self._new(spec, name, task_description, document, meta)
+        new = replace(new, idempotency_key=idempotency_key, start_at=start_at)
+
+        def work(connection: Connection, effects: Effects, joined: bool) -> str:  # noqa: ARG001, FBT001 - `write_in`'s protocol
+            if idempotency_key is not None and (found := self._by_key(connection, idempotency_key)):
+                return found
+            unit = insert_run(connection, effects, new, Cause(transitioned_by, "created"), emitter=self._emitter)
+            if unit is None:  # another producer came first with the same key
+                return self._by_key(connection, str(idempotency_key)) or ""
+            store_plan(unit, spec)
+            if start_at is None:
+                start_run(unit, self._settings, cause)
+            unit.finish()
+            return unit.run.id
+
+        return write_in(self._session, work, self._deliver)
+
+    # --- moving runs ---------------------------------------------------------------------------------------------------
+
+    def pause_workflow(
+        self,
+        run_id: str,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+        *,
+        mode: str = "interrupt",
+    ) -> None:
+        """Pause an executing run and its running steps; pending ones stay pending and do not start.
+
+        Args:
+            run_id: The run.
+            reason: Why.
+            transitioned_by: Who.
+            mode: `interrupt` raises in the running bodies, `drain` lets them finish, `terminate` kills their processes.
+
+        Raises:
+            TransitionNotAllowed: The run is not executing.
+            RunNotFound: No such run in this session (a ValueError).
+        """
+        self._with(run_id, lambda unit: pause_run(unit, self._settings, _asked(transitioned_by, reason), mode))
+
+    def resume_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Resume a paused run: results that came meanwhile count, the other paused steps run again, what waited starts."""
+        self._with(run_id, lambda unit: resume_run(unit, self._settings, _asked(transitioned_by, reason)))
+
+    def cancel_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Cancel a run and every unsettled step; a no-op where it is cancelled already.
+
+        Raises:
+            TransitionNotAllowed: The run has completed or failed.
+            RunNotFound: No such run in this session (a ValueError).
+        """
+        self._with(run_id, lambda unit: cancel_run(unit, self._settings, _asked(transitioned_by, reason)))
+
+    # --- asking --------------------------------------------------------------------------------------------------------
+
+    def get_workflow_status(self, run_id: str) -> dict[str, Any] | None:
+        """The run and its steps as JSON, or None where this session has no such run; see `status.run_status`."""
+        return read_in(self._session, lambda connection: run_status(connection, run_id, self.session_id))
+
+    def can_pause(self, run_id: str) -> bool:
+        """Whether `pause_workflow` would succeed now."""
+        return self._state(run_id) is WorkflowState.EXECUTING
+
+    def can_resume(self, run_id: str) -> bool:
+        """Whether `resume_workflow` would succeed now."""
+        return self._state(run_id) is WorkflowState.PAUSED
+
+    def can_cancel(self, run_id: str) -> bool:
+        """Whether `cancel_workflow` would move the run now."""
+        state = self._state(run_id)
+        return state is not None and state not in (
+            WorkflowState.COMPLETED,
+            WorkflowState.FAILED,
+            WorkflowState.CANCELLED,
+        )
+
+    # --- inside --------------------------------------------------------------------------------------------------------
+
+    def _with(self, run_id: str, act: Callable[[UnitOfWork], Any]) -> None:
+        def work(connection: Connection, effects: Effects, joined: bool) -> None:  # noqa: FBT001 - `write_in`'s protocol
+            unit = UnitOfWork.lock(
+                connection,
+                effects,
+                run_id,
+                session_id=self.session_id,
+                emitter=self._emitter,
+                joined=joined,
+            )
+            act(unit)
+            unit.finish()
+
+        write_in(self._session, work, self._deliver)
+
+    def _validated(self, plan: object) -> PlanSpec:
+        limits = PlanLimits(max_steps=self._settings.max_steps, max_args_bytes=self._settings.max_argument_bytes)
+        return validate_plan(plan, limits=limits, known_tasks=self._known_tasks)
+
+    def _checked_input(self, document: Any) -> Any:
+        copy, problems = plain_json(document)
+        if problems:
+            raise InvalidPlan([f"input{''.join(f'.{part}' for part in path)}: {message}" for path, message in problems])
+        size, limit = json_size(copy), self._settings.max_argument_bytes
+        if size > limit:
+            raise PayloadTooLarge("input", size, limit)
+        return copy
+
+    def _new(
+        self,
+        spec: PlanSpec | None,
+        name: str | None,
+        task_description: str | None,
+        document: Any,
+        meta: dict[str, Any] | None,
+    ) -> NewRun:
+        if task_description is None and spec is not None:
+            task_description = spec.task_description
+        return NewRun(
+            session_id=self.session_id,
+            name=name or (spec.name if spec is not None else None),
+            task_description=task_description,
+            input=document,
+            meta=meta,
+        )
+
+    def _by_key(self, connection: Connection, key: str) -> str | None:
+        return connection.scalar(
+            select(_runs.c.id).where(_runs.c.session_id == self.session_id, _runs.c.idempotency_key == key),
+        )
+
+    def _state(self, run_id: str) -> WorkflowState | None:
+        query = select(_runs.c.status).where(_runs.c.id == run_id, _runs.c.session_id == self.session_id)
+        status = read_in(self._session, lambda connection: connection.scalar(query))
+        return None if status is None else WorkflowState(status)
+
+
+def _asked(actor: str, reason: str | None) -> Cause:
+    return Cause(actor, reason, vetoable=True)

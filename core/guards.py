@@ -1,0 +1,135 @@
+"""Conditions on edges: the built-in three, and those that users register.
+
+A guard is a function of a `GuardContext` that returns whether the move may be made. It is named, registered by `@guard` or by
+an entry point of the group `interlock.guards`, and evaluated under the workflow's lock, so what it reads cannot change
+before the move is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exists, func, select
+
+from .errors import ConfigurationError
+from .models import ApprovalRequest, StateHistory, StepDependency, WorkflowStep
+from .plan import find_cycle
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["Guard", "GuardContext", "find_guard", "guard"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardContext:
+    """What a guard may look at.
+
+    Attributes:
+        connection: The open transaction; read only.
+        entity_type: `workflow_run` or `workflow_step`.
+        entity: The entity's columns as they are before the move.
+        from_state: Where it is.
+        to_state: Where it is asked to go.
+        actor: Who asks.
+        reason: Why.
+        meta: What came with the request.
+    """
+
+    connection: Connection
+    entity_type: str
+    entity: Mapping[str, Any]
+    from_state: str
+    to_state: str
+    actor: str
+    reason: str | None
+    meta: Mapping[str, Any] | None
+
+
+Guard = Callable[[GuardContext], bool]
+
+_registered: dict[str, Guard] = {}
+
+
+def guard(name: str) -> Callable[[Guard], Guard]:
+    """Register the decorated function as the guard `name`.
+
+    Raises:
+        ConfigurationError: Another function has the name.
+    """
+
+    def register(function: Guard) -> Guard:
+        if _registered.get(name, function) is not function:
+            msg = f"guard {name!r} is already registered"
+            raise ConfigurationError(msg)
+        _registered[name] = function
+        return function
+
+    return register
+
+
+@cache
+def _from_entry_points() -> dict[str, Guard]:
+    return {point.name: point.load() for point in entry_points(group="interlock.guards")}
+
+
+def find_guard(name: str) -> Guard:
+    """Return the guard `name`.
+
+    Raises:
+        ConfigurationError: Nobody registered it.
+    """
+    found = _registered.get(name) or _from_entry_points().get(name)
+    if found is None:
+        known = ", ".join(sorted({*_registered, *_from_entry_points()}))
+        msg = f"no guard is called {name!r}; known: {known}"
+        raise ConfigurationError(msg)
+    return found
+
+
+@guard("has_task_description")
+def has_task_description(context: GuardContext) -> bool:
+    """The run says what it is for."""
+    description = context.entity["task_description"]
+    return description is not None and bool(description.strip())
+
+
+@guard("has_valid_plan")
+def has_valid_plan(context: GuardContext) -> bool:
+    """The run has steps, each waits for steps of the same run, and no cycle keeps one from starting."""
+    run_id = context.entity["id"]
+    keys: dict[str, tuple[str, ...]] = {
+        row.id: ()
+        for row in context.connection.execute(select(WorkflowStep.id).where(WorkflowStep.run_id == run_id))
+    }
+    edges = select(StepDependency.step_id, StepDependency.upstream_id).where(StepDependency.run_id == run_id)
+    for step_id, upstream_id in context.connection.execute(edges):
+        if step_id not in keys or upstream_id not in keys:
+            return False
+        keys[step_id] += (upstream_id,)
+    return bool(keys) and find_cycle(keys) is None
+
+
+@guard("has_approval")
+def has_approval(context: GuardContext) -> bool:
+    """A person has decided a request of this run since it began to wait."""
+    run_id = context.entity["id"]
+    began = (
+        select(func.max(StateHistory.created_at))
+        .where(
+            StateHistory.entity_type == context.entity_type,
+            StateHistory.entity_id == run_id,
+            StateHistory.to_state == context.from_state,
+        )
+        .scalar_subquery()
+    )
+    decided = exists().where(
+        ApprovalRequest.run_id == run_id,
+        ApprovalRequest.decision.in_(("approved", "rejected")),
+        func.coalesce(ApprovalRequest.decided_at >= began, True),  # noqa: FBT003 - a run without history just waits
+    )
+    return bool(context.connection.scalar(select(decided)))

@@ -1,0 +1,179 @@
+"""Writing through a caller's SQLAlchemy session: inside its transaction where one is open, in one of its own otherwise.
+
+What happened is told only after the outermost commit; a savepoint or transaction that is rolled back tells nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+
+from .database import Database, is_transient
+from .errors import DatabaseBusy
+from .events import Effects, EventEmitter
+from .models import WorkflowRun, WorkflowStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session, SessionTransaction
+
+__all__ = ["read_in", "write_in"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 8
+_WRITE = {"interlock_write": True}
+
+
+def write_in(
+    session: Session,
+    work: Callable[[Connection, Effects, bool], T],
+    deliver: Callable[[Effects], None],
+) -> T:
+    """Run `work` in the session's transaction (as a savepoint), or in a transaction of its own that is committed.
+
+    Args:
+        session: The caller's.
+        work: Gets the connection, an empty `Effects` to fill, and whether it joined a transaction of the caller's. In a
+            transaction of its own it is called again after a transient failure.
+        deliver: Gets the effects after the outermost commit.
+
+    Raises:
+        DatabaseBusy: The database gave up; in a joined transaction the caller has to start it again.
+    """
+    if session.in_transaction():
+        return _joined(session, work, deliver)
+    for attempt in range(1, _ATTEMPTS + 1):
+        effects = Effects()
+        try:
+            with session.begin():
+                result = work(session.connection(execution_options=_WRITE), effects, False)  # noqa: FBT003 - not joined
+                _refresh(session, effects)
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            if attempt == _ATTEMPTS:
+                msg = f"the database gave up on the transaction {_ATTEMPTS} times: {error.orig}"
+                raise DatabaseBusy(msg) from error
+            time.sleep(0.005 * 2**attempt)  # nothing was written: everything is evaluated again
+        else:
+            deliver(effects)
+            return result
+    raise AssertionError  # pragma: no cover - the loop returns or raises
+
+
+def read_in(session: Session, work: Callable[[Connection], T]) -> T:
+    """Run a reading `work` in the session's transaction where one is open, else on a connection of its own.
+
+    So a look never opens a transaction in the caller's session, which would be joined by the next write and wait for a
+    commit that nobody thinks of.
+    """
+    bind = session.get_bind()
+    if session.in_transaction() or isinstance(bind, Connection):
+        session.flush()
+        return work(session.connection())
+    with bind.connect() as connection:
+        return work(connection)
+
+
+def database_of(session: Session) -> Database | None:
+    """The `Database` that made the session, if one did."""
+    found = session.info.get("interlock_database")
+    return found if isinstance(found, Database) else None
+
+
+def deliver_for(session: Session, emitter: EventEmitter | None) -> Callable[[Effects], None]:
+    """How effects of `session` are delivered: to its database's handlers, and to `emitter` or the database's own."""
+    database = database_of(session)
+    if database is not None:
+        return lambda effects: database.deliver(effects, emitter or database.emitter)
+
+    def only_emit(effects: Effects) -> None:
+        if emitter is not None:
+            for change in effects.changes:
+                emitter.emit("state_changed", change.data())
+
+    return only_emit
+
+
+def _joined(
+    session: Session,
+    work: Callable[[Connection, Effects, bool], T],
+    deliver: Callable[[Effects], None],
+) -> T:
+    effects = Effects()
+    try:
+        with session.begin_nested():
+            result = work(session.connection(), effects, True)  # noqa: FBT003 - joined
+            _refresh(session, effects)
+    except DBAPIError as error:
+        if not is_transient(error):
+            raise
+        msg = f"the database gave up on the transaction: {error.orig}; roll back and start it again"
+        raise DatabaseBusy(msg) from error
+    _pending(session).add(session, effects, deliver)
+    return result
+
+
+def _refresh(session: Session, effects: Effects) -> None:
+    """Bring loaded objects up to date while the transaction is open, so that looking at them opens no other."""
+    touched = {change.workflow_id for change in effects.changes}
+    if not touched:
+        return
+    for instance in list(session.identity_map.values()):
+        if (isinstance(instance, WorkflowRun) and instance.__dict__.get("id") in touched) or (
+            isinstance(instance, WorkflowStep) and instance.__dict__.get("run_id") in touched
+        ):
+            session.refresh(instance)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Effects of a session that wait for its commit, each with the transactions it is inside of."""
+
+    entries: list[tuple[tuple[SessionTransaction, ...], Effects, Callable[[Effects], None]]] = field(default_factory=list)
+
+    def add(self, session: Session, effects: Effects, deliver: Callable[[Effects], None]) -> None:
+        inside = []
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        while transaction is not None:
+            inside.append(transaction)
+            transaction = transaction.parent
+        self.entries.append((tuple(inside), effects, deliver))
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        self.entries = [entry for entry in self.entries if transaction not in entry[0]]
+
+    def committed(self) -> None:
+        entries, self.entries = self.entries, []
+        for _, effects, deliver in entries:
+            deliver(effects)
+
+
+def _pending(session: Session) -> _Pending:
+    found = session.info.get("interlock_pending")
+    if isinstance(found, _Pending):
+        return found
+    pending = session.info["interlock_pending"] = _Pending()
+
+    def after_commit(session: Session) -> None:
+        # Fires for savepoints as well, and for a session that lives inside a connection's own transaction.
+        if not session.in_nested_transaction() and not _inside_outer_transaction(session):
+            pending.committed()
+
+    def after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        pending.rolled_back(transaction)
+
+    event.listen(session, "after_commit", after_commit)
+    event.listen(session, "after_soft_rollback", after_soft_rollback)
+    return pending
+
+
+def _inside_outer_transaction(session: Session) -> bool:
+    bind: Any = session.bind
+    return isinstance(bind, Connection) and bind.in_transaction()

@@ -1,0 +1,118 @@
+"""What may be stored as JSON: checked at the door, so that nothing behind it has to doubt.
+
+A document goes to the database (where PostgreSQL's jsonb refuses NUL and lone surrogates), to the
+broker, and to readers in other languages (which know no NaN).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json"]
+
+Json: TypeAlias = Any
+"""A JSON value. The exact recursive type would have to be narrowed again at each use."""
+
+JsonPath: TypeAlias = tuple[str | int, ...]
+"""Keys and indexes that lead from a document to a part of it."""
+
+Problem: TypeAlias = tuple[JsonPath, str]
+"""Where something is wrong, and what."""
+
+MAX_DEPTH: Final = 64
+"""How deep objects and lists may be nested; what reads them may recurse."""
+
+_MAX_NODES: Final = 1_000_000  # small YAML or Python objects can expand to billions by sharing
+_MAX_PROBLEMS: Final = 20
+_MAX_INT_BITS: Final = 4096  # beyond some 14,000 Python itself refuses to print them
+
+
+def plain_json(value: object) -> tuple[Json, tuple[Problem, ...]]:
+    """Copy a value as plain lists and dicts (tuples become lists) and say what is not JSON in it.
+
+    Returns:
+        The copy, and the problems: at most 20, none if the copy is JSON.
+    """
+    copier = _Copier()
+    return copier.copy(value, ()), tuple(copier.problems)
+
+
+def json_size(value: Json) -> int:
+    """Bytes of a JSON value's compact UTF-8 text."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return len(text.encode())
+
+
+@dataclass(slots=True)
+class _Copier:
+    problems: list[Problem] = field(default_factory=list)
+    nodes: int = 0
+
+    def copy(self, value: object, path: JsonPath) -> Json:
+        self.nodes += 1
+        if self.nodes > _MAX_NODES or len(self.problems) >= _MAX_PROBLEMS:
+            return self._too_many(path)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, int | float):
+            return self._number(value, path)
+        if isinstance(value, dict | list | tuple):
+            return self._container(value, path)
+        return self._refuse(path, f"{type(value).__name__} is not JSON{_hint(value)}")
+
+    def _container(
+        self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: JsonPath
+    ) -> Json:
+        if len(path) >= MAX_DEPTH:
+            return self._refuse(path, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            return {
+                self._key(key, path): self.copy(inner, (*path, str(key)))
+                for key, inner in value.items()
+            }
+        return [self.copy(inner, (*path, index)) for index, inner in enumerate(value)]
+
+    def _key(self, key: object, path: JsonPath) -> str:
+        if isinstance(key, str):
+            return self._text(key, path)
+        self._refuse(path, f"the key {key!r} is {type(key).__name__}, not a string: quote it")
+        return str(key)
+
+    def _text(self, value: str, path: JsonPath) -> str:
+        if "\0" in value:
+            self._refuse(path, "text with a NUL character cannot be stored")
+        elif not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            self._refuse(path, "text with a lone surrogate cannot be stored")
+        return str(value)
+
+    def _number(self, value: float, path: JsonPath) -> Json:
+        if isinstance(value, int):
+            if value.bit_length() > _MAX_INT_BITS:
+                return self._refuse(path, f"an integer of over {_MAX_INT_BITS} bits: pass a string")
+            return int(value)
+        if not math.isfinite(value):
+            return self._refuse(path, f"{value} is no JSON number")
+        return float(value)
+
+    def _refuse(self, path: JsonPath, message: str) -> None:
+        self.problems.append((path, message))
+
+    def _too_many(self, path: JsonPath) -> None:
+        if not self.problems:
+            self._refuse(path, f"over {_MAX_NODES:,} values")
+
+
+def _hint(value: object) -> str:
+    name = type(value).__name__
+    if name in ("date", "datetime", "time", "timedelta", "Decimal", "UUID", "PosixPath"):
+        return ": write it as a string"
+    if isinstance(value, set | frozenset):
+        return ": use a list"
+    if isinstance(value, bytes | bytearray):
+        return ": encode it, such as by base64"
+    return ""

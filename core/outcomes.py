@@ -1,0 +1,147 @@
+"""How an attempt ended, recorded on its step, and what follows: for reports of workers, and for what waited during a pause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import JSON
+
+from .columns import clock, seconds_after
+from .flow import CLEARED, ENGINE, Flow
+from .models import WorkflowStep
+from .retry import GiveUp, Retry, RetryPolicy, decide
+from .states import StepState
+from .unit_of_work import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Row
+
+    from .settings import Settings
+    from .unit_of_work import UnitOfWork
+
+__all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "record_result", "retry_now"]
+
+_steps = WorkflowStep.__table__
+
+FailureCause = Literal["error", "timeout", "worker_lost", "shutdown", "interrupted", "celery_retry", "unusable"]
+
+# Causes that are no fault of the step's: the next attempt comes at once and counts against nothing.
+_UNCOUNTED = ("shutdown", "interrupted")
+
+_REASONS: Mapping[str, str] = {"worker_lost": "worker lost", "shutdown": "worker shutdown", "interrupted": "interrupted"}
+
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt ended without a result.
+
+    Attributes:
+        cause: `error` and `timeout` count as failures, `worker_lost` as a loss, `celery_retry` as neither (the task's own
+            `max_retries` bounds it); `unusable` is never retried.
+        message: For people: stored as the step's error.
+        exception_names: Qualified names of the exception's classes, for `non_retryable`.
+        meta: Stored with the history row (traceback, worker, …).
+        delay_s: With `celery_retry`, the countdown Celery computed.
+        override: With `celery_retry`, the arguments of the next attempt: `{"args": […], "kwargs": {…}}`.
+    """
+
+    cause: FailureCause
+    message: str
+    exception_names: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    delay_s: float = 0.0
+    override: dict[str, Any] | None = None
+
+    @property
+    def reason(self) -> str:
+        """The history's reason."""
+        return _REASONS.get(self.cause, self.message)
+
+
+def record_result(unit: UnitOfWork, settings: Settings, row: Row[Any], result: Any, cause: Cause) -> None:
+    """Move a running step to completed with `result`, and apply what follows."""
+    unit.move_steps(
+        StepState.COMPLETED,
+        cause,
+        _steps.c.id == row.id,
+        **CLEARED,
+        result=JSON.NULL if result is None else result,
+        error=None,
+        late=None,
+        completed_at=clock(),
+    )
+    Flow(unit, settings).settled([row.id])
+
+def record_failure(unit: UnitOfWork, settings: Settings, row: Row[Any], failure: Failure, cause: Cause) -> None:
+    """Move a running step to failed; then to running again if a retry is due at once, or apply its `on_failure`."""
+    failures = row.failures + (failure.cause in ("error", "timeout", "unusable"))
+    losses = row.losses + (failure.cause == "worker_lost")
+    decision = _decide(row.spec or {}, failure, failures, losses)
+    again = isinstance(decision, Retry)
+    delay_s = decision.delay_s if isinstance(decision, Retry) else 0.0
+    counters: dict[str, Any] = {"failures": failures, "losses": losses}
+    if failure.cause == "celery_retry":
+        counters["celery_retries"] = row.celery_retries + 1
+        counters["override"] = failure.override
+    unit.move_steps(
+        StepState.FAILED,
+        cause,
+        _steps.c.id == row.id,
+        **{
+            **CLEARED,
+            **counters,
+            "error": failure.message,
+            "late": None,
+            "retry_at": seconds_after(delay_s) if again else None,
+            "completed_at": None if again else clock(),
+        },
+    )
+    flow = Flow(unit, settings)
+    if not isinstance(decision, Retry):
+        flow.step_failed(row.id, failure.message)
+    elif delay_s <= 0:
+        retry_now(unit, settings, [row.id], Cause(ENGINE, f"retry after: {failure.reason}"))
+
+def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cause: Cause) -> None:
+    """Move failed steps to running with a new attempt each, and have them dispatched."""
+    flow = Flow(unit, settings)
+    moved = unit.move_steps(
+        StepState.RUNNING,
+        cause,
+        _steps.c.id.in_(step_ids),
+        _steps.c.status == StepState.FAILED.value,
+    )
+    if moved:
+        flow.begin_attempts(_steps.c.id.in_([change.entity_id for change in moved]))
+
+
+def apply_late(unit: UnitOfWork, settings: Settings, row: Row[Any], cause: Cause) -> None:
+    """At resume: move a paused step on by the report that came while it was paused (its `late` column)."""
+    unit.move_steps(StepState.RUNNING, cause, _steps.c.id == row.id, _steps.c.status == StepState.PAUSED.value)
+    late = row.late
+    if late["kind"] == "completed":
+        record_result(unit, settings, row, late["result"], Cause(ENGINE, "completed while paused"))
+    else:
+        failure = Failure(**{**late["failure"], "exception_names": tuple(late["failure"]["exception_names"])})
+        record_failure(unit, settings, row, failure, Cause(ENGINE, failure.reason, {"error": failure.message, "cause": failure.cause}))
+
+
+def _decide(spec: Mapping[str, Any], failure: Failure, failures: int, losses: int) -> Retry | GiveUp:
+    if failure.cause == "celery_retry":
+        return Retry(delay_s=max(failure.delay_s, 0.0))
+    if failure.cause in _UNCOUNTED:
+        return Retry(delay_s=0.0)
+    if failure.cause == "unusable":
+        return GiveUp("it cannot succeed")
+    policy = RetryPolicy.model_validate(spec["retry"]) if "retry" in spec else RetryPolicy()
+    return decide(
+        policy,
+        failures=failures,
+        lost=losses,
+        exception_names=failure.exception_names,
+        kind=failure.cause,
+    )

@@ -1,0 +1,326 @@
+"""What falls due: lost messages, expired leases, retries, deadlines. The engine calls it every few seconds.
+
+Work is found by scanning ids without locks; then each workflow is entered by the one write path, where everything is checked
+again. Any number of sweepers may run, be killed, or act on a stale read: zero rows means that somebody else was first.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, exists, func, or_, select, update
+
+from .attempts import AttemptRef, Attempts
+from .columns import clock, seconds_after
+from .errors import RunNotFound, StateMachineError
+from .events import Dispatch
+from .flow import DISPATCH_COLUMNS, ENGINE, Flow
+from .models import ApprovalRequest, WorkflowRun, WorkflowStep
+from .outcomes import Failure, retry_now
+from .states import StepState, WorkflowState
+from .unit_of_work import Cause, UnitOfWork
+from .verbs import start_run
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from .database import Database
+    from .events import Effects
+    from .settings import Settings
+
+__all__ = ["Sweeper", "Swept"]
+
+logger = logging.getLogger("interlock.sweeper")
+
+BATCH = 500
+
+_runs = WorkflowRun.__table__
+_steps = WorkflowStep.__table__
+_requests = ApprovalRequest.__table__
+
+_UNCLAIMED = and_(
+    _steps.c.claim_token.is_(None),
+    _steps.c.status.in_([StepState.PENDING.value, StepState.RUNNING.value]),
+)
+_EXECUTING = exists().where(_runs.c.id == _steps.c.run_id, _runs.c.status == WorkflowState.EXECUTING.value)
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one sweep did, in numbers."""
+
+    redispatched: int = 0
+    lost: int = 0
+    timed_out: int = 0
+    retried: int = 0
+    runs_started: int = 0
+    runs_overdue: int = 0
+    revived: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether it did anything."""
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+class Sweeper:
+    """One pass over everything that is due."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._attempts = Attempts(database, settings)
+
+    def sweep(self, *, batch: int = BATCH) -> Swept:
+        """Do what is due now, at most `batch` rows of each kind."""
+        swept = Swept()
+        swept.redispatched = self.redispatch(batch)
+        self._expire_attempts(batch, swept)
+        swept.retried = self._retry(batch)
+        self._enter_due_runs(batch, swept)
+        swept.revived = self._revive(batch)
+        return swept
+
+    # --- lost messages -----------------------------------------------------------------------------------------------
+
+    def redispatch(self, batch: int = BATCH, *, everything: bool = False) -> int:
+        """Send the messages of unclaimed attempts again, with the ids they have.
+
+        It moves no state, so it takes no workflow's lock: claimed meanwhile, a row no longer matches; cancelled meanwhile, the
+        message is refused at its claim.
+
+        Args:
+            batch: How many at most.
+            everything: Those that are not due yet too: the broker has lost all that was queued.
+        """
+        return self._database.transact(
+            lambda connection, effects: self._redispatch(connection, effects, batch, everything=everything),
+        )
+
+    def _redispatch(self, connection: Connection, effects: Effects, batch: int, *, everything: bool) -> int:
+        due = _steps.c.dispatch_check_at.is_not(None) if everything else _steps.c.dispatch_check_at <= clock()
+        ids = (
+            select(_steps.c.id)
+            .where(due, _UNCLAIMED, _EXECUTING)
+            .order_by(_steps.c.dispatch_check_at)
+            .limit(batch)
+            .with_for_update(skip_locked=True)
+        )
+        wait_s = func.power(2.0, case((_steps.c.dispatches > 20, 20), else_=_steps.c.dispatches)) * self._settings.redispatch_s
+        if connection.dialect.name == "sqlite":
+            # One writer at a time, so there is nobody to skip; and no power() in every build.
+            factor = case(*[(_steps.c.dispatches <= n, 2.0**n) for n in range(1, 10)], else_=1024.0)
+            wait_s = factor * self._settings.redispatch_s
+        longest = self._settings.redispatch_max_s
+        rows = connection.execute(
+            update(_steps)
+            .where(_steps.c.id.in_(ids), _UNCLAIMED)
+            .values(
+                dispatches=_steps.c.dispatches + 1,
+                dispatch_check_at=seconds_after(case((wait_s > longest, longest), else_=wait_s)),
+                drain_task_id=None,
+                drain_token=None,
+                drain_until=None,
+            )
+            .returning(*DISPATCH_COLUMNS, _steps.c.run_id, _steps.c.session_id),
+        ).all()
+        effects.dispatches += [_dispatch(row) for row in rows]
+        return len(rows)
+
+    # --- dead workers and overdue attempts -----------------------------------------------------------------------------
+
+    def _expire_attempts(self, batch: int, swept: Swept) -> None:
+        query = (
+            select(
+                _steps.c.id,
+                _steps.c.run_id,
+                _steps.c.task_id,
+                _steps.c.claim_token,
+                _steps.c.claimed_by,
+                (_steps.c.lease_until <= clock()).label("lost"),
+            )
+            .where(
+                _steps.c.due_at <= clock(),
+                _steps.c.claim_token.is_not(None),
+                or_(_steps.c.lease_until <= clock(), _steps.c.timeout_at <= clock()),
+            )
+            .order_by(_steps.c.due_at)
+            .limit(batch)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            if self._expire(row):
+                swept.lost += bool(row.lost)
+                swept.timed_out += not row.lost
+
+    def _expire(self, row: Row[Any]) -> bool:
+        ref = AttemptRef(run_id=row.run_id, step_id=row.id, task_id=row.task_id, token=row.claim_token)
+        failure = (
+            Failure("worker_lost", f"the lease of {row.claimed_by} expired", meta={"worker": row.claimed_by})
+            if row.lost
+            else Failure("timeout", "the attempt ran over its time limit", meta={"worker": row.claimed_by})
+        )
+
+        def work(connection: Connection, effects: Effects) -> bool:
+            # Under the run's lock, and again against the clock: a heartbeat may have come between the scan and now.
+            UnitOfWork.lock(connection, effects, ref.run_id)
+            overdue = _steps.c.lease_until if row.lost else _steps.c.timeout_at
+            still = connection.scalar(
+                select(_steps.c.id).where(_steps.c.id == row.id, _steps.c.claim_token == row.claim_token, overdue <= clock()),
+            )
+            if still is None:
+                return False
+            self._attempts.fail_within(connection, effects, ref, failure)
+            return True
+
+        try:
+            return self._database.transact(work)
+        except (RunNotFound, StateMachineError):
+            logger.exception("could not end the attempt %s", row.task_id)
+            return False
+
+    # --- retries -------------------------------------------------------------------------------------------------------
+
+    def _retry(self, batch: int) -> int:
+        query = (
+            select(_steps.c.run_id, _steps.c.id)
+            .where(
+                _steps.c.due_at <= clock(),
+                _steps.c.status == StepState.FAILED.value,
+                _steps.c.retry_at <= clock(),
+                _EXECUTING,
+            )
+            .order_by(_steps.c.due_at)
+            .limit(batch)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        by_run: dict[str, list[str]] = {}
+        for row in rows:
+            by_run.setdefault(row.run_id, []).append(row.id)
+        return sum(self._retry_in(run_id, step_ids) for run_id, step_ids in by_run.items())
+
+    def _retry_in(self, run_id: str, step_ids: list[str]) -> int:
+        def work(connection: Connection, effects: Effects) -> int:
+            unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
+            if unit.run.status is not WorkflowState.EXECUTING:
+                return 0
+            due = connection.scalars(
+                select(_steps.c.id).where(_steps.c.id.in_(step_ids), _steps.c.retry_at <= clock()),
+            ).all()
+            retry_now(unit, self._settings, due, Cause(ENGINE, "retry"))
+            unit.finish()
+            return len(due)
+
+        return self._database.transact(work)
+
+    # --- runs ----------------------------------------------------------------------------------------------------------
+
+    def _enter_due_runs(self, batch: int, swept: Swept) -> None:
+        query = (
+            select(_runs.c.id, _runs.c.status)
+            .where(
+                _runs.c.due_at <= clock(),
+                or_(
+                    and_(_runs.c.status == WorkflowState.DRAFT.value, _runs.c.start_at <= clock()),
+                    and_(
+                        _runs.c.status.in_([WorkflowState.EXECUTING.value, WorkflowState.WAITING_APPROVAL.value]),
+                        _runs.c.deadline_at <= clock(),
+                    ),
+                ),
+            )
+            .order_by(_runs.c.due_at)
+            .limit(batch)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            try:
+                if row.status == WorkflowState.DRAFT.value:
+                    swept.runs_started += self._start(row.id)
+                else:
+                    swept.runs_overdue += self._overdue(row.id)
+            except (RunNotFound, StateMachineError):
+                logger.exception("could not handle the due workflow %s", row.id)
+
+    def _start(self, run_id: str) -> bool:
+        def work(connection: Connection, effects: Effects) -> bool:
+            unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
+            if unit.run.status is not WorkflowState.DRAFT:
+                return False
+            start_run(unit, self._settings, Cause(ENGINE, "its start time has come"))
+            unit.finish()
+            return True
+
+        return self._database.transact(work)
+
+    def _overdue(self, run_id: str) -> bool:
+        def work(connection: Connection, effects: Effects) -> bool:
+            unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
+            late = connection.scalar(select(_runs.c.deadline_at <= clock()).where(_runs.c.id == run_id))
+            cause = Cause(ENGINE, "the workflow's deadline has passed")
+            if not late or unit.run.status not in (WorkflowState.EXECUTING, WorkflowState.WAITING_APPROVAL):
+                return False
+            # Only an executing run may fail; one that waits for a person has no other edge than cancelled.
+            target = (
+                WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
+            )
+            Flow(unit, self._settings).end(target, cause, error=cause.reason)
+            unit.finish()
+            return True
+
+        return self._database.transact(work)
+
+    def _revive(self, batch: int) -> int:
+        """Re-advance executing workflows in which nothing runs, is due, or waits for a person: someone died half-way."""
+        step = _steps.alias("moving")
+        moving = exists().where(
+            step.c.run_id == _runs.c.id,
+            or_(
+                step.c.due_at.is_not(None),
+                step.c.status.in_([StepState.PAUSED.value, StepState.WAITING_APPROVAL.value]),
+            ),
+        )
+        query = (
+            select(_runs.c.id)
+            .where(_runs.c.status == WorkflowState.EXECUTING.value, ~moving)
+            .order_by(_runs.c.id)
+            .limit(batch)
+        )
+        with self._database.reading() as connection:
+            ids = connection.scalars(query).all()
+        return sum(self._revive_one(run_id) for run_id in ids)
+
+    def _revive_one(self, run_id: str) -> bool:
+        def work(connection: Connection, effects: Effects) -> bool:
+            unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
+            if unit.run.status is not WorkflowState.EXECUTING:
+                return False
+            due = connection.scalar(
+                select(func.count()).where(_steps.c.run_id == run_id, _steps.c.due_at.is_not(None)),
+            )
+            if due:
+                return False
+            before = unit.run.seq
+            Flow(unit, self._settings).readvance()
+            unit.finish()
+            return unit.run.seq != before or bool(effects.dispatches)
+
+        return self._database.transact(work)
+
+
+def _dispatch(row: Row[Any]) -> Dispatch:
+    return Dispatch(
+        run_id=row.run_id,
+        session_id=row.session_id,
+        step_id=row.id,
+        key=row.key,
+        task=row.task,
+        task_id=row.task_id,
+        attempt=row.attempt,
+        celery_retries=row.celery_retries,
+        spec=row.spec or {},
+        override=row.override,
+    )

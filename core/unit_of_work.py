@@ -1,0 +1,516 @@
+"""The one write path.
+
+A `UnitOfWork` is one locked workflow and the moves made in it. Locking is a statement of its own, before anything else is
+read: a lock taken inside a larger statement reads the workflow's steps from a snapshot older than the lock. Every move
+takes its sources from the transition table, numbers its history rows from the locked row's `seq`, and leaves what is to be
+told after the commit in `effects`. No other module writes `status` or `state_history`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, insert, literal, null, select, update
+
+from .columns import Json, clock
+from .errors import (
+    EntityNotFound,
+    GuardRefused,
+    RunNotFound,
+    TransitionConflict,
+    TransitionNotAllowed,
+    TransitionVetoed,
+)
+from .events import STATE_CHANGING, Effects, EventEmitter, StateChange
+from .guards import GuardContext, find_guard
+from .models import StateHistory, WorkflowRun, WorkflowStep
+from .transitions import STEP_TABLE, WORKFLOW_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from .states import StepState, WorkflowState
+
+__all__ = ["Cause", "LockedRun", "UnitOfWork"]
+
+logger = logging.getLogger("interlock.core")
+
+_runs = WorkflowRun.__table__
+_steps = WorkflowStep.__table__
+_history = StateHistory.__table__
+
+_READ_RUN = select(
+    _runs.c.id,
+    _runs.c.session_id,
+    _runs.c.name,
+    _runs.c.status,
+    _runs.c.seq,
+    _runs.c.open_steps,
+)
+
+_HISTORY_RETURNING = (
+    _history.c.id,
+    _history.c.entity_id,
+    _history.c.seq,
+    _history.c.from_state,
+    _history.c.step_key,
+    _history.c.attempt,
+    _history.c.created_at,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who moves something, and why.
+
+    Attributes:
+        actor: Stored as `transitioned_by`.
+        reason: Stored as `transition_reason`.
+        meta: Stored with the history row.
+        vetoable: Whether a listener may stop the move: a caller's or a command's, never what a worker or the engine reports.
+    """
+
+    actor: str
+    reason: str | None = None
+    meta: dict[str, Any] | None = None
+    vetoable: bool = False
+
+    def because(self, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:
+        """The same actor with another reason."""
+        return Cause(actor=self.actor, reason=reason, meta=meta, vetoable=self.vetoable)
+
+
+@dataclass(slots=True)
+class LockedRun:
+    """The locked row's columns that every unit of work needs; `seq` and `open_steps` are written back by `finish`."""
+
+    id: str
+    session_id: str
+    name: str | None
+    status: WorkflowState
+    seq: int
+    open_steps: int
+
+
+class UnitOfWork:
+    """One workflow under its lock. Use it inside a transaction and call `finish` last."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        effects: Effects,
+        run: LockedRun,
+        *,
+        emitter: EventEmitter | None = None,
+    ) -> None:
+        self.connection = connection
+        self.effects = effects
+        self.run = run
+        self._emitter = emitter
+        self._stored = (run.seq, run.open_steps)
+
+    @classmethod
+    def lock(  # noqa: PLR0913 - all but three are keyword-only
+        cls,
+        connection: Connection,
+        effects: Effects,
+        run_id: str,
+        *,
+        session_id: str | None = None,
+        emitter: EventEmitter | None = None,
+        joined: bool = False,
+    ) -> UnitOfWork:
+        """Lock the run's row and read it.
+
+        Args:
+            connection: An open transaction.
+            effects: Filled with what is to happen after the commit.
+            run_id: The run.
+            session_id: Given, a run of another session counts as not found.
+            emitter: In-process listeners.
+            joined: The transaction is a caller's and may not hold SQLite's write lock yet.
+
+        Raises:
+            RunNotFound: No such run (in this session).
+        """
+        if joined and connection.dialect.name == "sqlite":
+            # SQLite has one lock for all writers; a write that changes nothing takes it before anything is read.
+            connection.execute(update(_runs).where(_runs.c.id == run_id).values(seq=_runs.c.seq))
+        run = _read_run(connection, _READ_RUN.with_for_update(), run_id)
+        if session_id is not None and run.session_id != session_id:
+            raise RunNotFound(run_id)
+        return cls(connection, effects, run, emitter=emitter)
+
+    @classmethod
+    def peek(cls, connection: Connection, run_id: str) -> UnitOfWork:
+        """Read the run without its lock, for asking `check_run` and `check_step` and never for moving.
+
+        Raises:
+            RunNotFound: No such run.
+        """
+        return cls(connection, Effects(), _read_run(connection, _READ_RUN, run_id))
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def begin_run_history(self, cause: Cause) -> None:
+        """Write the run's first row: from nothing to the state it was created in."""
+        self._append(self.run.status, from_state=None, cause=cause)
+
+    def move_run(self, target: WorkflowState, cause: Cause, **values: Any) -> bool:
+        """Move the run along one edge of the table, guards included.
+
+        Returns:
+            False when it is in `target` already: nothing is written then.
+
+        Raises:
+            TransitionNotAllowed: The table has no such edge.
+            GuardRefused: A guard did not hold.
+            TransitionVetoed: A listener stopped it.
+            TransitionConflict: The row was moved past the lock, by code that does not take it.
+        """
+        source = self.run.status
+        if source == target:
+            return False
+        self.check_run(target, cause)
+        self._announce([self._change(_Subject(WORKFLOW_TABLE.entity_type, self.run.id), source, target, cause)], cause)
+        if WORKFLOW_TABLE.is_terminal(target):
+            values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
+        moved = self.connection.execute(
+            update(_runs)
+            .where(_runs.c.id == self.run.id, _runs.c.status == source.value)
+            .values(status=target.value, **values),
+        )
+        if moved.rowcount != 1:
+            raise TransitionConflict(**self._run_edge(target))
+        self.run.status = target
+        self._append(target, from_state=source, cause=cause)
+        return True
+
+    def check_run(self, target: WorkflowState, cause: Cause) -> None:
+        """Raise unless table and guards let the run move to `target` now."""
+        source = self.run.status
+        if not WORKFLOW_TABLE.allows(source, target):
+            raise TransitionNotAllowed(**self._run_edge(target))
+        names = WORKFLOW_TABLE.guards.get((source, target), ())
+        if names:
+            row = self.connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
+            self._check_guards(names, WORKFLOW_TABLE.entity_type, row, target, cause)
+
+    def _run_edge(self, target: WorkflowState) -> dict[str, Any]:
+        return {
+            "entity_type": WORKFLOW_TABLE.entity_type,
+            "entity_id": self.run.id,
+            "from_state": self.run.status,
+            "to_state": target,
+            "allowed": WORKFLOW_TABLE.targets[self.run.status],
+        }
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def begin_step_history(self, cause: Cause) -> None:
+        """Write the first row of every step of the run, in plan order."""
+        self._append_steps(_steps.c.run_id == self.run.id, None, cause)
+
+    def move_steps(
+        self,
+        target: StepState,
+        cause: Cause,
+        *conditions: ColumnElement[bool],
+        **values: Any,
+    ) -> list[StateChange]:
+        """Move every step of the run that meets `conditions` and may move to `target`.
+
+        The sources are those of the table, so no edge outside it can be written. Two statements, however many steps.
+
+        Args:
+            target: The state to move to.
+            cause: Who and why.
+            *conditions: On columns of `workflow_steps`.
+            **values: Further columns to write with the move.
+
+        Returns:
+            The changes, in order of `seq`; empty when no step qualified.
+        """
+        sources = [state.value for state in STEP_TABLE.sources(target)]
+        where = and_(_steps.c.run_id == self.run.id, _steps.c.status.in_(sources), *conditions)
+        self._announce_steps(where, target, cause)
+        changes = self._append_steps(where, target, cause)
+        if changes:
+            # The lock is held, so the rows that the insert saw are the rows that the update finds.
+            self.connection.execute(
+                update(_steps).where(where).values(status=target.value, **values),
+            )
+        return changes
+
+    def move_step(self, step_id: str, target: StepState, cause: Cause, **values: Any) -> StateChange | None:
+        """Move one step along one edge, guards included.
+
+        Returns:
+            None when it is in `target` already.
+
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The table has no such edge.
+            GuardRefused: A guard did not hold.
+            TransitionVetoed: A listener stopped it.
+        """
+        row = self.check_step(step_id, target, cause)
+        if row is None:
+            return None
+        changes = self.move_steps(target, cause, _steps.c.id == step_id, **values)
+        if not changes:
+            raise TransitionConflict(**_step_edge(row, target))
+        return changes[0]
+
+    def check_step(self, step_id: str, target: StepState, cause: Cause) -> Mapping[str, Any] | None:
+        """Return the step's row if it may move to `target`, None if it is there already; raise otherwise."""
+        row = (
+            self.connection.execute(select(_steps).where(_steps.c.id == step_id, _steps.c.run_id == self.run.id))
+            .mappings()
+            .one_or_none()
+        )
+        if row is None:
+            raise EntityNotFound(entity_type=STEP_TABLE.entity_type, entity_id=step_id, to_state=target)
+        source = STEP_TABLE.parse(row["status"])
+        if source == target:
+            return None
+        if not STEP_TABLE.allows(source, target):
+            raise TransitionNotAllowed(**_step_edge(row, target))
+        self._check_guards(
+            STEP_TABLE.guards.get((source, target), ()),
+            STEP_TABLE.entity_type,
+            row,
+            target,
+            cause,
+        )
+        return row
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write the counters back. Call it once, last."""
+        if (self.run.seq, self.run.open_steps) != self._stored:
+            self.connection.execute(
+                update(_runs)
+                .where(_runs.c.id == self.run.id)
+                .values(seq=self.run.seq, open_steps=self.run.open_steps),
+            )
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _check_guards(
+        self,
+        names: tuple[str, ...],
+        entity_type: str,
+        row: Mapping[str, Any],
+        target: str,
+        cause: Cause,
+    ) -> None:
+        context = GuardContext(
+            connection=self.connection,
+            entity_type=entity_type,
+            entity=row,
+            from_state=row["status"],
+            to_state=target,
+            actor=cause.actor,
+            reason=cause.reason,
+            meta=cause.meta,
+        )
+        for name in names:
+            if not find_guard(name)(context):
+                table = WORKFLOW_TABLE if entity_type == WORKFLOW_TABLE.entity_type else STEP_TABLE
+                raise GuardRefused(
+                    entity_type=entity_type,
+                    entity_id=row["id"],
+                    from_state=row["status"],
+                    to_state=target,
+                    allowed=table.targets[table.parse(row["status"])],  # type: ignore[index]
+                    guard=name,
+                )
+
+    def _announce(self, changes: list[StateChange], cause: Cause) -> None:
+        """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
+        if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
+            return
+        for change in changes:
+            try:
+                self._emitter.emit(STATE_CHANGING, change.data())
+            except TransitionVetoed as veto:
+                if cause.vetoable:
+                    veto.entity_type, veto.entity_id = change.entity_type, change.entity_id
+                    veto.from_state, veto.to_state = change.from_state, change.to_state
+                    raise
+                logger.warning("veto of %s → %s ignored: it has already happened", change.from_state, change.to_state)
+
+    def _announce_steps(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> None:
+        if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
+            return
+        rows = self.connection.execute(
+            select(_steps.c.id, _steps.c.key, _steps.c.attempt, _steps.c.status)
+            .where(where)
+            .order_by(_steps.c.position, _steps.c.key),
+        )
+        self._announce(
+            [
+                self._change(_Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt), row.status, target, cause)
+                for row in rows
+            ],
+            cause,
+        )
+
+    def _change(self, subject: _Subject, source: str | None, target: str, cause: Cause) -> StateChange:
+        return StateChange(
+            entity_type=subject.entity_type,
+            entity_id=subject.entity_id,
+            session_id=self.run.session_id,
+            workflow_id=self.run.id,
+            seq=subject.seq,
+            from_state=None if source is None else str(source),
+            to_state=str(target),
+            reason=cause.reason,
+            transitioned_by=cause.actor,
+            step_key=subject.step_key,
+            attempt=subject.attempt,
+            created_at=subject.created_at,
+            meta=cause.meta,
+            history_id=subject.history_id,
+        )
+
+    def _append(self, target: WorkflowState, *, from_state: WorkflowState | None, cause: Cause) -> None:
+        self.run.seq += 1
+        row = self.connection.execute(
+            insert(_history)
+            .values(
+                entity_type=WORKFLOW_TABLE.entity_type,
+                entity_id=self.run.id,
+                session_id=self.run.session_id,
+                workflow_id=self.run.id,
+                seq=self.run.seq,
+                from_state=None if from_state is None else from_state.value,
+                to_state=target.value,
+                transition_reason=cause.reason,
+                transitioned_by=cause.actor,
+                meta=cause.meta,
+                created_at=clock(),
+            )
+            .returning(_history.c.id, _history.c.created_at),
+        ).one()
+        subject = _Subject(
+            WORKFLOW_TABLE.entity_type,
+            self.run.id,
+            seq=self.run.seq,
+            history_id=row.id,
+            created_at=row.created_at,
+        )
+        self.effects.changes.append(self._change(subject, from_state, target, cause))
+
+    def _append_steps(
+        self,
+        where: ColumnElement[bool],
+        target: StepState | None,
+        cause: Cause,
+    ) -> list[StateChange]:
+        """Append a row for each step that meets `where`; target None stands for the row of its creation."""
+        order = func.row_number().over(order_by=(_steps.c.position, _steps.c.key))
+        source = select(
+            literal(STEP_TABLE.entity_type),
+            _steps.c.id,
+            _steps.c.session_id,
+            _steps.c.run_id,
+            literal(self.run.seq) + order,
+            _steps.c.status if target is not None else null(),
+            _steps.c.status if target is None else literal(target.value),
+            literal(cause.reason, type_=_history.c.transition_reason.type),
+            literal(cause.actor),
+            _steps.c.key,
+            _steps.c.attempt,
+            clock(),
+            literal(cause.meta, type_=Json),
+        ).where(where)
+        # Ordered, so that id and created_at (volatile, evaluated row by row) rise with seq.
+        source = source.order_by(_steps.c.position, _steps.c.key)
+        rows = self.connection.execute(
+            insert(_history)
+            .from_select(
+                [
+                    "entity_type",
+                    "entity_id",
+                    "session_id",
+                    "workflow_id",
+                    "seq",
+                    "from_state",
+                    "to_state",
+                    "transition_reason",
+                    "transitioned_by",
+                    "step_key",
+                    "attempt",
+                    "created_at",
+                    "meta",
+                ],
+                source,
+                include_defaults=False,
+            )
+            .returning(*_HISTORY_RETURNING, _history.c.to_state),
+        ).all()
+        self.run.seq += len(rows)
+        changes = [
+            self._change(
+                _Subject(
+                    STEP_TABLE.entity_type,
+                    row.entity_id,
+                    row.step_key,
+                    row.attempt,
+                    seq=row.seq,
+                    history_id=row.id,
+                    created_at=row.created_at,
+                ),
+                row.from_state,
+                row.to_state,
+                cause,
+            )
+            for row in sorted(rows, key=lambda row: row.seq)
+        ]
+        self.effects.changes.extend(changes)
+        return changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whose row it is; with the row's own columns once there is one."""
+
+    entity_type: str
+    entity_id: str
+    step_key: str | None = None
+    attempt: int | None = None
+    seq: int = 0
+    history_id: int | None = None
+    created_at: Any = None
+
+
+def _read_run(connection: Connection, query: Select[Any], run_id: str) -> LockedRun:
+    row = connection.execute(query.where(_runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise RunNotFound(run_id)
+    return LockedRun(
+        id=row.id,
+        session_id=row.session_id,
+        name=row.name,
+        status=WORKFLOW_TABLE.parse(row.status),
+        seq=row.seq,
+        open_steps=row.open_steps,
+    )
+
+
+def _step_edge(row: Mapping[str, Any], target: StepState) -> dict[str, Any]:
+    source = STEP_TABLE.parse(row["status"])
+    return {
+        "entity_type": STEP_TABLE.entity_type,
+        "entity_id": row["id"],
+        "from_state": source,
+        "to_state": target,
+        "allowed": STEP_TABLE.targets[source],
+    }

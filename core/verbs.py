@@ -1,0 +1,227 @@
+"""What can be asked of a run, each verb inside one unit of work: create, plan, start, pause, resume, cancel.
+
+Callers (the controller, the sweeper) bring the locked run and commit; a verb is a cascade and is done whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .columns import clock, seconds_after, seconds_between
+from .errors import CommandRefused, TransitionNotAllowed
+from .flow import Flow
+from .models import StepDependency, WorkflowRun, WorkflowStep, new_id
+from .outcomes import apply_late
+from .states import StepState, WorkflowState
+from .transitions import WORKFLOW_TABLE
+from .unit_of_work import LockedRun, UnitOfWork
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from .events import Effects, EventEmitter
+    from .plan import PlanSpec
+    from .settings import Settings
+    from .unit_of_work import Cause
+
+__all__ = [
+    "PAUSE_MODES",
+    "NewRun",
+    "cancel_run",
+    "insert_run",
+    "pause_run",
+    "resume_run",
+    "start_run",
+    "store_plan",
+]
+
+PAUSE_MODES = ("interrupt", "drain", "terminate")
+
+_runs = WorkflowRun.__table__
+_steps = WorkflowStep.__table__
+_dependencies = StepDependency.__table__
+
+_UNPLANNED = (WorkflowState.DRAFT, WorkflowState.PLANNING)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a run is created with; `input` and `meta` are JSON."""
+
+    session_id: str
+    name: str | None = None
+    task_description: str | None = None
+    input: Any = None
+    meta: dict[str, Any] | None = None
+    idempotency_key: str | None = None
+    start_at: datetime | None = None
+
+
+def insert_run(
+    connection: Connection,
+    effects: Effects,
+    new: NewRun,
+    cause: Cause,
+    *,
+    emitter: EventEmitter | None = None,
+) -> UnitOfWork | None:
+    """Store a run in draft with its first history row, and return it locked.
+
+    Returns:
+        None where the session has used the idempotency key before; nothing is written then.
+    """
+    run_id = new_id()
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
+    inserted = connection.execute(
+        insert(_runs)
+        .values(id=run_id, status=WorkflowState.DRAFT.value, **asdict(new))
+        .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key]),
+    )
+    if inserted.rowcount == 0:
+        return None
+    run = LockedRun(run_id, new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
+    unit = UnitOfWork(connection, effects, run, emitter=emitter)
+    unit.begin_run_history(cause)
+    return unit
+
+
+def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
+    """Store the plan's steps and edges, in place of those of an earlier plan.
+
+    Steps enter the history when the run starts to execute; until then a plan is only a proposal.
+
+    Raises:
+        CommandRefused: The run is past planning.
+    """
+    run = unit.run
+    if run.status not in _UNPLANNED:
+        msg = f"a plan can be set while draft or planning; the workflow is {run.status}"
+        raise CommandRefused("set_plan", msg)
+    connection = unit.connection
+    connection.execute(delete(_steps).where(_steps.c.run_id == run.id))
+    ids = {step.key: new_id() for step in plan.steps}
+    connection.execute(
+        insert(_steps),
+        [
+            {
+                "id": ids[step.key],
+                "run_id": run.id,
+                "session_id": run.session_id,
+                "key": step.key,
+                "position": position,
+                "status": StepState.PENDING.value,
+                "task": step.task,
+                "spec": step.model_dump(mode="json", exclude_defaults=True, exclude={"key", "task", "after"}),
+                "open_deps": len(set(step.after)),
+            }
+            for position, step in enumerate(plan.steps)
+        ],
+    )
+    edges = [
+        {"upstream_id": ids[upstream], "step_id": ids[step.key], "run_id": run.id}
+        for step in plan.steps
+        for upstream in dict.fromkeys(step.after)
+    ]
+    if edges:
+        connection.execute(insert(_dependencies), edges)
+    head = plan.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
+    connection.execute(update(_runs).where(_runs.c.id == run.id).values(spec=head))
+    run.open_steps = len(plan.steps)
+
+
+def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
+    """Draft (or planning) → executing: the steps enter the history, and those that wait for nothing are dispatched."""
+    unit.move_run(WorkflowState.PLANNING, cause)
+    unit.check_run(WorkflowState.EXECUTING, cause)
+    unit.begin_step_history(cause)
+    deadline_s = (unit.connection.scalar(select(_runs.c.spec).where(_runs.c.id == unit.run.id)) or {}).get("deadline_s")
+    unit.move_run(
+        WorkflowState.EXECUTING,
+        cause,
+        started_at=clock(),
+        start_at=None,
+        deadline_at=None if deadline_s is None else seconds_after(deadline_s),
+    )
+    Flow(unit, settings).start_roots()
+
+
+def pause_run(unit: UnitOfWork, settings: Settings, cause: Cause, mode: str = "interrupt") -> None:
+    """Executing → paused, running steps with it; a no-op where it is paused already.
+
+    Raises:
+        CommandRefused: `mode` is not one of `PAUSE_MODES`.
+        TransitionNotAllowed: The run is not executing.
+    """
+    if mode not in PAUSE_MODES:
+        raise CommandRefused("pause", f"mode: {mode!r} is not one of {', '.join(PAUSE_MODES)}", code="invalid")
+    _require(unit, WorkflowState.EXECUTING, WorkflowState.PAUSED)
+    Flow(unit, settings).pause(cause, mode=mode, paused_by=cause.actor)
+
+
+def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
+    """Paused → executing, with everything that waited: results and failures that came meanwhile, steps, dispatches.
+
+    Raises:
+        TransitionNotAllowed: The run is not paused.
+    """
+    _require(unit, WorkflowState.PAUSED, WorkflowState.EXECUTING)
+    paused_s = seconds_between(_runs.c.paused_at, clock())
+    unit.move_run(
+        WorkflowState.EXECUTING,
+        cause,
+        pause_mode=None,
+        paused_by=None,
+        paused_at=None,
+        deadline_at=seconds_after(paused_s, _runs.c.deadline_at),
+    )
+    flow = Flow(unit, settings)
+    by_workflow = (_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
+    late = unit.connection.execute(
+        select(_steps)
+        .where(_steps.c.run_id == unit.run.id, *by_workflow, _steps.c.late.is_not(None))
+        .order_by(_steps.c.position),
+    ).all()
+    resumed = unit.move_steps(StepState.RUNNING, cause, *by_workflow, _steps.c.late.is_(None))
+    if resumed:
+        # One set, however many: those that resumed are the running ones without a claim.
+        flow.begin_attempts(_steps.c.status == StepState.RUNNING.value, _steps.c.claim_token.is_(None))
+    flow.redispatch_pending()
+    for row in late:
+        if unit.run.status is not WorkflowState.EXECUTING:
+            break  # a failure that came while paused has ended the run, and cancelled the rest
+        apply_late(unit, settings, row, cause)
+    flow.finish_run()
+
+
+def cancel_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> bool:
+    """Any state that is not terminal → cancelled, with every unsettled step; False where it is cancelled already.
+
+    Raises:
+        TransitionNotAllowed: The run has completed or failed.
+    """
+    if unit.run.status is WorkflowState.CANCELLED:
+        return False
+    if WORKFLOW_TABLE.is_terminal(unit.run.status):
+        unit.check_run(WorkflowState.CANCELLED, cause)
+    if unit.run.status in _UNPLANNED:
+        unit.begin_step_history(cause)
+    Flow(unit, settings).end(WorkflowState.CANCELLED, cause)
+    return True
+
+
+def _require(unit: UnitOfWork, state: WorkflowState, target: WorkflowState) -> None:
+    if unit.run.status is not state:
+        raise TransitionNotAllowed(
+            entity_type=WORKFLOW_TABLE.entity_type,
+            entity_id=unit.run.id,
+            from_state=unit.run.status,
+            to_state=target,
+            allowed=WORKFLOW_TABLE.targets[unit.run.status],
+        )

@@ -1,0 +1,1 @@
+"""Tests of Interlock: real servers, real workers, no service needed beforehand."""
