@@ -177,11 +177,13 @@ def _examine(
 ) -> tuple[PlanSpec | None, tuple[Fault, ...]]:
     """Examine a plan that is to be a workflow: unlike a bare plan it has a name and a purpose."""
     plan, faults = examine_plan(document, limits=limits or PlanLimits(), known_tasks=known_tasks)
-    missing = tuple(
-        Fault((field,), f"is required: {why}") for field, why in _NEEDED.items() if _is_blank(document, field)
-    )
     named = {fault.path for fault in faults}
-    faults = (*(fault for fault in missing if fault.path not in named), *faults)
+    missing = (
+        Fault((field,), f"is required: {why}")
+        for field, why in _NEEDED.items()
+        if (field,) not in named and _is_blank(document, field)
+    )
+    faults = (*missing, *faults)
     return (None if faults else plan), faults
 
 
@@ -192,5 +194,10 @@ _NEEDED = {
 
 
 def _is_blank(document: object, field: str) -> bool:
-    value = document.get(field) if isinstance(document, Mapping) else getattr(document, field, None)
+    if isinstance(document, Mapping):
+        value = document.get(field)
+    elif isinstance(document, PlanSpec | list):
+        value = getattr(document, field, None)
+    else:
+        return False  # that it is no plan at all is said already
     return value is None or (isinstance(value, str) and not value.strip())

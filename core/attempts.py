@@ -167,6 +167,25 @@ class Attempts:
 
         return self._database.transact(work)
 
+    def dispatch_refused(self, ref: AttemptRef) -> bool:
+        """Whether an attempt whose message was dropped by a worker has been sent often enough; it becomes due again if not."""
+
+        def work(connection: Connection, effects: Effects) -> bool:  # noqa: ARG001 - `transact`'s protocol
+            row = connection.execute(
+                update(_steps)
+                .where(
+                    _steps.c.id == ref.step_id,
+                    _steps.c.task_id == ref.task_id,
+                    _steps.c.claim_token.is_(None),
+                    _steps.c.status.in_([StepState.PENDING.value, StepState.RUNNING.value]),
+                )
+                .values(dispatch_check_at=seconds_after(self._settings.sweep_s))
+                .returning(_steps.c.dispatches),
+            ).one_or_none()
+            return row is not None and row.dispatches >= self._settings.max_dispatch_unknown
+
+        return self._database.transact(work)
+
     def _complete(self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any) -> Report:
         unit = self._lock(connection, effects, ref)
         row = _read(connection, ref.step_id)
@@ -215,6 +234,9 @@ class Attempts:
         caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown")
         if row.status == StepState.PAUSED.value and not caused_by_stopping:
             _keep(unit.connection, row.id, {"kind": "failed", "failure": asdict(failure)})
+        elif row.status == StepState.RUNNING.value and not caused_by_stopping:
+            meta = {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": row.drain_task_id}
+            record_failure(unit, self._settings, row, failure, Cause(ENGINE, failure.reason, meta))
         elif row.status == StepState.RUNNING.value:
             # Resumed meanwhile: what waited for the old attempt can be dispatched now.
             _released(unit.connection, row.id)

@@ -138,7 +138,8 @@ def _after_postgresql(element: _SecondsAfter, compiler: SQLCompiler, **kw: Any) 
 @compiles(_SecondsAfter, "sqlite")
 def _after_sqlite(element: _SecondsAfter, compiler: SQLCompiler, **kw: Any) -> str:
     start, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"strftime('%Y-%m-%d %H:%M:%f000', {start}, printf('%+.6f seconds', {seconds}))"
+    # Joined with ||, because printf() would turn NULL, "no such timer", into zero seconds.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', {start}, ({seconds}) || ' seconds')"
 
 
 @compiles(_SecondsBetween, "postgresql")

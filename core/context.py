@@ -6,23 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from .expressions import ALL, read_expression, render
-from .models import WorkflowRun, WorkflowStep
+from .expressions import ALL, read_expression
+from .models import StepDependency, WorkflowRun, WorkflowStep
 from .states import StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
-__all__ = ["render_arguments", "step_context"]
+__all__ = ["step_context"]
 
 _runs = WorkflowRun.__table__
 _steps = WorkflowStep.__table__
+_dependencies = StepDependency.__table__
 
 
-def step_context(connection: Connection, run_id: str, expressions: Iterable[str]) -> dict[str, Any]:
-    """Read what `expressions` refer to.
+def step_context(connection: Connection, run_id: str, step_id: str, expressions: Iterable[str]) -> dict[str, Any]:
+    """Read what the `expressions` of a step refer to.
+
+    Args:
+        connection: For reading.
+        run_id: The run.
+        step_id: The step; an expression over all results sees those of its ancestors, which do not depend on timing.
+        expressions: JMESPath texts.
 
     Returns:
         `input`, `results` and `states` by step key, and `workflow` with `id`, `name`, `session_id`. Steps that have not
@@ -42,8 +49,7 @@ def step_context(connection: Connection, run_id: str, expressions: Iterable[str]
     }
     if wanted:
         query = select(_steps.c.key, _steps.c.status, _steps.c.result).where(_steps.c.run_id == run_id)
-        if ALL not in wanted:
-            query = query.where(_steps.c.key.in_(wanted))
+        query = query.where(_steps.c.id.in_(_ancestors(step_id)) if ALL in wanted else _steps.c.key.in_(wanted))
         for row in connection.execute(query):
             context["states"][row.key] = row.status
             if row.status == StepState.COMPLETED.value:
@@ -51,22 +57,10 @@ def step_context(connection: Connection, run_id: str, expressions: Iterable[str]
     return context
 
 
-def render_arguments(
-    connection: Connection,
-    run_id: str,
-    spec: Mapping[str, Any],
-    expressions: Iterable[str],
-) -> tuple[list[Any], dict[str, Any]]:
-    """Replace the expressions in a step's `args` and `kwargs`.
-
-    Args:
-        connection: For reading what the expressions refer to.
-        run_id: The run.
-        spec: The step's stored spec.
-        expressions: Those inside its arguments.
-
-    Raises:
-        ExpressionError: One of them cannot be evaluated.
-    """
-    context = step_context(connection, run_id, expressions)
-    return render(spec.get("args", []), context), render(spec.get("kwargs", {}), context)
+def _ancestors(step_id: str) -> Select[Any]:
+    """Ids of the steps that a step waits for, directly or not."""
+    above = (
+        select(_dependencies.c.upstream_id).where(_dependencies.c.step_id == step_id).cte("ancestors", recursive=True)
+    )
+    further = select(_dependencies.c.upstream_id).join(above, _dependencies.c.step_id == above.c.upstream_id)
+    return select(above.union(further).c.upstream_id)

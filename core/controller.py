@@ -178,6 +178,8 @@ class WorkflowController:
             store_plan(unit, spec)
             if start_at is None:
                 start_run(unit, self._settings, cause)
+            else:
+                unit.check_run(WorkflowState.PLANNING, cause)  # now, not when nobody looks
             unit.finish()
             return unit.run.id
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyDecided",
+    "BrokerUnavailable",
     "CommandRefused",
     "CommandTimeout",
     "ConfigurationError",
@@ -169,6 +170,21 @@ class AlreadyDecided(CommandRefused):
     def __init__(self, command: str, decision: str, decided_by: str | None) -> None:
         self.decision, self.decided_by = decision, decided_by
         super().__init__(command, f"already decided: {decision} by {decided_by}", code="already_decided")
+
+
+class BrokerUnavailable(InterlockError):
+    """A command could not be sent.
+
+    Attributes:
+        request_id: The command's id.
+        detail: What went wrong.
+    """
+
+    retryable = True
+
+    def __init__(self, request_id: str, detail: str) -> None:
+        self.request_id, self.detail = request_id, detail
+        super().__init__(f"the broker does not take the command ({detail}): is it running, and is its URL right?")
 
 
 class CommandTimeout(InterlockError, TimeoutError):

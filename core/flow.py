@@ -13,10 +13,11 @@ from sqlalchemy import String, and_, case, cast, func, literal, or_, select, upd
 from .advance import DependencyCounts, Readiness, readiness
 from .columns import clock, seconds_after
 from .context import step_context
+from .counters import UNSETTLED, count_down, recount
 from .errors import ExpressionError
 from .events import Dispatch, Interrupt
 from .expressions import truthy
-from .models import ApprovalRequest, StepDependency, WorkflowStep
+from .models import ApprovalRequest, WorkflowStep
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause
 
@@ -36,7 +37,6 @@ ENGINE = "engine"
 _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
 _steps = WorkflowStep.__table__
-_dependencies = StepDependency.__table__
 _requests = ApprovalRequest.__table__
 
 #: What `Flow.dispatch` needs of a step.
@@ -76,8 +76,6 @@ CLEARED: dict[str, Any] = {
     "drain_until": None,
 }
 
-UNSETTLED = (StepState.PENDING, StepState.RUNNING, StepState.PAUSED, StepState.WAITING_APPROVAL)
-
 
 class Flow:
     """Consequences within one unit of work."""
@@ -103,10 +101,12 @@ class Flow:
         self.finish_run()
 
     def readvance(self) -> None:
-        """Start every pending step whose trigger holds by its counters, and end the run if nothing is left.
+        """Recount the dependencies, start every pending step whose trigger holds, and end the run if nothing is left.
 
-        What normally follows a move in its own transaction; for runs that were moved by other code than the controller.
+        What normally follows a move in its own transaction; for what settled while paused, and for runs that were moved
+        by other code than the controller.
         """
+        recount(self.unit.connection, self.unit.run.id)
         rows = self.unit.connection.execute(
             select(
                 _steps.c.id,
@@ -119,6 +119,7 @@ class Flow:
             .where(
                 _steps.c.run_id == self.unit.run.id,
                 _steps.c.status == StepState.PENDING.value,
+                _steps.c.dispatch_check_at.is_(None),
             )
             .order_by(_steps.c.position),
         ).all()
@@ -210,60 +211,36 @@ class Flow:
             settled = self._start_or_skip(ready, hopeless)
 
     def _count_down(self, settled: Sequence[str]) -> Iterator[Row[Any]]:
-        upstream = _steps.alias("upstream")
         for ids in _chunks(settled):
-            news = (
-                select(
-                    _dependencies.c.step_id,
-                    func.count().label("total"),
-                    func.sum(case((upstream.c.status == StepState.COMPLETED.value, 0), else_=1)).label("unmet"),
-                    func.sum(case((upstream.c.status == StepState.FAILED.value, 1), else_=0)).label("failed"),
-                )
-                .join(upstream, upstream.c.id == _dependencies.c.upstream_id)
-                .where(_dependencies.c.upstream_id.in_(ids))
-                .group_by(_dependencies.c.step_id)
-                .subquery("news")
-            )
-            yield from self.unit.connection.execute(
-                update(_steps)
-                .where(_steps.c.id == news.c.step_id, _steps.c.status == StepState.PENDING.value)
-                .values(
-                    open_deps=_steps.c.open_deps - news.c.total,
-                    unmet_deps=_steps.c.unmet_deps + news.c.unmet,
-                    failed_deps=_steps.c.failed_deps + news.c.failed,
-                )
-                .returning(
-                    _steps.c.id,
-                    _steps.c.key,
-                    _steps.c.attempt,
-                    _steps.c.spec,
-                    _steps.c.open_deps,
-                    _steps.c.unmet_deps,
-                    _steps.c.failed_deps,
-                ),
-            ).all()
+            yield from count_down(self.unit.connection, ids)
 
     def _start_or_skip(self, ready: Sequence[Row[Any]], hopeless: list[str]) -> list[str]:
-        """Start what is ready, skip what cannot start or is not wanted; returns the ids of the skipped."""
-        starting, unwanted = [], []
+        """Start what is ready, skip what cannot start or is not wanted; returns the ids of those that have settled."""
+        starting: list[str] = []
+        unwanted: list[str] = []
+        failed: list[str] = []
         for row in ready:
             condition = (row.spec or {}).get("when")
             if condition is None:
                 starting.append(row.id)
                 continue
             try:
-                wanted = truthy(condition, step_context(self.unit.connection, self.unit.run.id, [condition]))
+                wanted = truthy(condition, step_context(self.unit.connection, self.unit.run.id, row.id, [condition]))
             except ExpressionError as error:
-                self.fail_unstarted(row.id, f"when: {error.detail}")
-                if self.unit.run.status is not WorkflowState.EXECUTING:
-                    return []
+                # Not through `settled`: that would come back here with rows that this call has decided about already.
+                self._fail_pending(row.id, f"when: {error.detail}")
+                if (row.spec or {}).get("on_failure") != "continue":
+                    self.step_failed(row.id, f"when: {error.detail}")
+                    return []  # the run is paused (resuming looks at all pending steps again) or has ended
+                self.unit.run.open_steps -= 1
+                failed.append(row.id)
                 continue
             (starting if wanted else unwanted).append(row.id)
         for ids in _chunks(starting):
             self.begin_attempts(_steps.c.id.in_(ids), _steps.c.status == StepState.PENDING.value)
         self._skip(hopeless, "a dependency did not complete as its trigger needs")
         self._skip(unwanted, "its condition is false")
-        return hopeless + unwanted
+        return hopeless + unwanted + failed
 
     def _skip(self, ids: Sequence[str], reason: str) -> None:
         for chunk in _chunks(ids):
@@ -279,6 +256,10 @@ class Flow:
 
     def fail_unstarted(self, step_id: str, message: str) -> None:
         """Fail a step that cannot even start: pending → running → failed, with what follows."""
+        self._fail_pending(step_id, message)
+        self.step_failed(step_id, message)
+
+    def _fail_pending(self, step_id: str, message: str) -> None:
         cause = Cause(ENGINE, message)
         self.unit.move_steps(
             StepState.RUNNING,
@@ -289,7 +270,6 @@ class Flow:
             started_at=func.coalesce(_steps.c.started_at, clock()),
         )
         self.unit.move_steps(StepState.FAILED, cause, _steps.c.id == step_id, **CLEARED, error=message, completed_at=clock())
-        self.step_failed(step_id, message)
 
     def step_failed(self, step_id: str, message: str) -> None:
         """Apply the `on_failure` of a step that has failed with no retry coming."""

@@ -1,6 +1,8 @@
 """Writing through a caller's SQLAlchemy session: inside its transaction where one is open, in one of its own otherwise.
 
-What happened is told only after the outermost commit; a savepoint or transaction that is rolled back tells nothing.
+What happened is told only after the outermost commit; a savepoint or transaction that is rolled back tells nothing. Of a
+transaction that a `Connection` holds around its session nobody learns the end, so what happened in it is not told at
+all: the sweeper dispatches it and subscribers catch up.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import DBAPIError
 
 from .database import Database, is_transient
@@ -27,6 +29,7 @@ __all__ = ["read_in", "write_in"]
 T = TypeVar("T")
 
 _ATTEMPTS = 8
+_CHUNK = 5_000  # ids in one statement
 _WRITE = {"interlock_write": True}
 
 
@@ -62,7 +65,8 @@ def write_in(
                 raise DatabaseBusy(msg) from error
             time.sleep(0.005 * 2**attempt)  # nothing was written: everything is evaluated again
         else:
-            deliver(effects)
+            if not _inside_outer_transaction(session):
+                deliver(effects)
             return result
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
@@ -74,11 +78,23 @@ def read_in(session: Session, work: Callable[[Connection], T]) -> T:
     commit that nobody thinks of.
     """
     bind = session.get_bind()
-    if session.in_transaction() or isinstance(bind, Connection):
+    if session.in_transaction():
         session.flush()
         return work(session.connection())
+    if isinstance(bind, Connection):
+        return _read_on(bind, work)
     with bind.connect() as connection:
         return work(connection)
+
+
+def _read_on(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Read on a caller's connection, and leave it as it was."""
+    outer = connection.in_transaction()
+    try:
+        return work(connection)
+    finally:
+        if not outer:
+            connection.rollback()
 
 
 def database_of(session: Session) -> Database | None:
@@ -125,11 +141,16 @@ def _refresh(session: Session, effects: Effects) -> None:
     touched = {change.workflow_id for change in effects.changes}
     if not touched:
         return
-    for instance in list(session.identity_map.values()):
-        if (isinstance(instance, WorkflowRun) and instance.__dict__.get("id") in touched) or (
-            isinstance(instance, WorkflowStep) and instance.__dict__.get("run_id") in touched
-        ):
-            session.refresh(instance)
+    loaded: dict[type[WorkflowRun | WorkflowStep], list[str]] = {WorkflowRun: [], WorkflowStep: []}
+    for instance in session.identity_map.values():
+        if isinstance(instance, WorkflowRun | WorkflowStep):
+            run_id = instance.__dict__.get("id" if isinstance(instance, WorkflowRun) else "run_id")
+            if run_id in touched:
+                loaded[type(instance)].append(instance.__dict__["id"])
+    for model, ids in loaded.items():
+        for start in range(0, len(ids), _CHUNK):
+            query = select(model).where(model.id.in_(ids[start : start + _CHUNK]))
+            session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 @dataclass(slots=True)
@@ -148,6 +169,11 @@ class _Pending:
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         self.entries = [entry for entry in self.entries if transaction not in entry[0]]
+
+    def ended(self, transaction: SessionTransaction) -> None:
+        """Forget what a transaction leaves behind that ends without a commit or a rollback: `session.close()`."""
+        if transaction.parent is None:
+            self.entries = []
 
     def committed(self) -> None:
         entries, self.entries = self.entries, []
@@ -169,7 +195,11 @@ def _pending(session: Session) -> _Pending:
     def after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:  # noqa: ARG001 - SQLAlchemy's signature
         pending.rolled_back(transaction)
 
+    def after_transaction_end(session: Session, transaction: SessionTransaction) -> None:  # noqa: ARG001 - as above
+        pending.ended(transaction)
+
     event.listen(session, "after_commit", after_commit)
+    event.listen(session, "after_transaction_end", after_transaction_end)
     event.listen(session, "after_soft_rollback", after_soft_rollback)
     return pending
 

@@ -65,16 +65,11 @@ class _Copier:
             return self._container(value, path)
         return self._refuse(path, f"{type(value).__name__} is not JSON{_hint(value)}")
 
-    def _container(
-        self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: JsonPath
-    ) -> Json:
+    def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: JsonPath) -> Json:
         if len(path) >= MAX_DEPTH:
             return self._refuse(path, f"nested more than {MAX_DEPTH} deep")
         if isinstance(value, dict):
-            return {
-                self._key(key, path): self.copy(inner, (*path, str(key)))
-                for key, inner in value.items()
-            }
+            return {self._key(key, path): self.copy(inner, (*path, str(key))) for key, inner in value.items()}
         return [self.copy(inner, (*path, index)) for index, inner in enumerate(value)]
 
     def _key(self, key: object, path: JsonPath) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from .columns import clock
 from .errors import EntityNotFound, RunNotFound, StateMachineError
+from .flow import CLEARED, LET_GO
 from .joining import database_of, deliver_for, read_in, write_in
 from .models import StateHistory, WorkflowRun, WorkflowStep
 from .states import StepState, WorkflowState
@@ -17,6 +18,7 @@ from .unit_of_work import Cause, UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
     from .events import Effects, EventEmitter
 
 __all__ = ["StateMachine"]
@@ -198,4 +200,5 @@ class StateMachine:
 def _step_times(target: StepState) -> dict[str, Any]:
     if target is StepState.RUNNING:
         return {"started_at": clock(), "completed_at": None}
-    return {"completed_at": clock()} if target in _TERMINAL_STEPS else {}
+    # Timers that outlive what they time would keep the sweeper busy for ever.
+    return {**CLEARED, "completed_at": clock()} if target in _TERMINAL_STEPS else LET_GO

@@ -22,10 +22,10 @@ from sqlalchemy import (
     UniqueConstraint,
     column,
     event,
-    inspect,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import instance_state
 
 from .columns import Identifier, Json, UtcDateTime, clock, earliest
 from .states import StepState, WorkflowState
@@ -305,7 +305,8 @@ class ControlCommand(Base):
 
 
 def _refuse_status(target: WorkflowRun | WorkflowStep, value: Any, old: Any, initiator: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-    if inspect(target).persistent:
+    # A detached object is loaded too: it could be changed and then added to another session. Merging sets what is there.
+    if instance_state(target).has_identity and value != old:
         msg = (
             f"{type(target).__name__}.status is moved by StateMachine.transition_to() alone, "
             "which checks the table, keeps the history and tells the subscribers"

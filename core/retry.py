@@ -7,7 +7,8 @@ Pure: it knows no clock, no database and no Celery. Three things are told apart,
   author's decision;
 - a **lost** attempt (its worker died) counts against `max_lost`, 3 by default: the body did nothing
   wrong, but one that kills its worker each time must not go on for ever;
-- a **shutdown** of the worker counts against nothing.
+- a **shutdown** of the worker, and a body **interrupted** by a signal that no command and no time limit explains, count
+  against nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = [
     "exception_names",
 ]
 
-FailureKind: TypeAlias = Literal["error", "timeout", "worker_lost", "shutdown"]
+FailureKind: TypeAlias = Literal["error", "timeout", "worker_lost", "shutdown", "interrupted"]
 """How an attempt ended, if not by a result."""
 
 _ExceptionName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=500)]
@@ -145,7 +146,7 @@ def decide(
         kind: How this attempt ended.
         random: Gives a number in [0, 1); for tests.
     """
-    if kind == "shutdown":
+    if kind in ("shutdown", "interrupted"):
         return Retry(0.0)
     if kind == "worker_lost":
         if lost >= policy.max_lost:
@@ -161,11 +162,7 @@ def decide(
 
 def exception_names(exception_type: type[BaseException]) -> tuple[str, ...]:
     """Qualified names of an exception class and its bases, most special first, without object."""
-    return tuple(
-        f"{cls.__module__}.{cls.__qualname__}"
-        for cls in exception_type.__mro__
-        if cls is not object
-    )
+    return tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in exception_type.__mro__ if cls is not object)
 
 
 def _first_match(wanted: tuple[str, ...], given: Iterable[str]) -> str | None:

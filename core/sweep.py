@@ -100,9 +100,11 @@ class Sweeper:
 
     def _redispatch(self, connection: Connection, effects: Effects, batch: int, *, everything: bool) -> int:
         due = _steps.c.dispatch_check_at.is_not(None) if everything else _steps.c.dispatch_check_at <= clock()
+        # A body that was told to stop and still shows signs of life is waited for, however long it takes.
+        replaceable = or_(_steps.c.drain_until.is_(None), _steps.c.drain_until <= clock())
         ids = (
             select(_steps.c.id)
-            .where(due, _UNCLAIMED, _EXECUTING)
+            .where(due, replaceable, _UNCLAIMED, _EXECUTING)
             .order_by(_steps.c.dispatch_check_at)
             .limit(batch)
             .with_for_update(skip_locked=True)
@@ -142,6 +144,7 @@ class Sweeper:
             )
             .where(
                 _steps.c.due_at <= clock(),
+                _steps.c.status == StepState.RUNNING.value,
                 _steps.c.claim_token.is_not(None),
                 or_(_steps.c.lease_until <= clock(), _steps.c.timeout_at <= clock()),
             )

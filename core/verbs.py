@@ -153,7 +153,7 @@ def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
 
 
 def pause_run(unit: UnitOfWork, settings: Settings, cause: Cause, mode: str = "interrupt") -> None:
-    """Executing → paused, running steps with it; a no-op where it is paused already.
+    """Executing → paused, running steps with it.
 
     Raises:
         CommandRefused: `mode` is not one of `PAUSE_MODES`.
@@ -197,7 +197,8 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         if unit.run.status is not WorkflowState.EXECUTING:
             break  # a failure that came while paused has ended the run, and cancelled the rest
         apply_late(unit, settings, row, cause)
-    flow.finish_run()
+    if unit.run.status is WorkflowState.EXECUTING:
+        flow.readvance()  # a failure that paused the run has not been counted by those that wait for the step
 
 
 def cancel_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> bool:

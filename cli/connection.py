@@ -1,0 +1,150 @@
+"""From the shared options to a client: given addresses, else the app's configuration, else a running `interlock dev`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .applications import load_app, use_broker
+from .failures import AppNotFound, NoServer
+from .server_state import find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from celery import Celery
+
+    from interlock.client.workflow import Workflow
+    from interlock.core.events import StateChange
+
+    from .options import Options
+    from .server_state import ServerState
+
+__all__ = ["Operator", "Target", "connect", "find_target", "open_client"]
+
+
+class Operator(Protocol):
+    """What the commands need of a `Client`; tests bring their own."""
+
+    def enqueue(self, workflow: Workflow, input: Any = None, *, idempotency_key: str | None = None) -> str: ...  # noqa: A002, D102
+    def pause(self, run_id: str, step: str | None = None, reason: str | None = None, mode: str = "interrupt") -> Any: ...  # noqa: D102
+    def resume(self, run_id: str, step: str | None = None, reason: str | None = None) -> Any: ...  # noqa: D102
+    def cancel(self, run_id: str, reason: str | None = None) -> Any: ...  # noqa: D102
+    def status(self, run_id: str) -> dict[str, Any]: ...  # noqa: D102
+    def result(self, run_id: str, step: str | None = None) -> Any: ...  # noqa: D102
+    def list(  # noqa: D102
+        self,
+        *,
+        status: str | None = None,
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]: ...
+    def history(self, run_id: str, after_seq: int = 0) -> list[StateChange]: ...  # noqa: D102
+    def watch(self, run_id: str, after_seq: int = 0) -> Iterator[StateChange]: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect to.
+
+    Attributes:
+        app: The Celery app, or None where addresses are enough.
+        database_url: SQLAlchemy URL, or None: by the app's configuration, or by the control queue alone.
+        broker_url: URL of the broker, or None: by the app's configuration.
+        redis_url: URL of Redis, or None: by the app's configuration.
+        embedded: Whether it is the running server of a data folder.
+    """
+
+    app: Celery | None = None
+    database_url: str | None = None
+    broker_url: str | None = None
+    redis_url: str | None = None
+    embedded: bool = False
+
+
+def find_target(options: Options, *, dispatches: bool = False) -> Target | None:
+    """Decide where a command goes.
+
+    Addresses that are given (options, then environment) win; then a database in the app's configuration; then the
+    embedded server that runs on the data folder, unless the app that was named is another one with a broker of its own.
+
+    Args:
+        options: The shared options, environment included.
+        dispatches: Whether the command may start steps, for which an embedded server's app is loaded: its routes count.
+
+    Returns:
+        None where nothing is known of any server.
+
+    Raises:
+        AppNotFound: The app that was named is not there.
+    """
+    app = options.application or (load_app(options.app) if options.app else None)
+    given = Target(app, options.database_url, options.broker_url, options.redis_url)
+    if given.database_url or given.broker_url or (app is not None and app.conf.get("interlock_database_url")):
+        return given
+    state = find_server(options.data_dir)
+    if app is not None and (state is None or not _may_serve(state, options, app)):
+        return given if app.conf.broker_url else None
+    if state is None:
+        return None
+    if app is None and dispatches:
+        app = _app_of_server(state.app)
+    if app is not None:
+        use_broker(app, state.broker_url)
+    return Target(app, state.database_url, state.broker_url, options.redis_url or state.redis_url, embedded=True)
+
+
+def open_client(options: Options, target: Target | None) -> Operator:
+    """A client for a target.
+
+    Raises:
+        NoServer: There is no target; the message says what to do.
+    """
+    from interlock.client.client import Client  # noqa: PLC0415 - what only prints help need not load a database
+
+    if target is None:
+        message = (
+            "which server? Start one with `interlock dev -A module:app` in this folder, "
+            "or name one with --database-url and --broker-url, or with -A module:app that is configured"
+        )
+        raise NoServer(message)
+    return Client(
+        target.app,
+        database_url=target.database_url,
+        broker_url=target.broker_url,
+        redis_url=target.redis_url,
+        session_id=options.session_id,
+        actor=options.actor_name,
+    )
+
+
+@contextmanager
+def connect(options: Options, *, dispatches: bool = False) -> Iterator[Operator]:
+    """A client by the shared options, closed at the end of the block; see `find_target`."""
+    client = open_client(options, find_target(options, dispatches=dispatches))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _may_serve(state: ServerState, options: Options, app: Celery) -> bool:
+    if not app.conf.broker_url:
+        return True
+    module, _, attribute = state.app.partition(":")
+    if options.app is not None and options.app.partition(":")[0] == module:
+        return True
+    return getattr(sys.modules.get(module), attribute or "app", None) is app
+
+
+def _app_of_server(name: str) -> Celery | None:
+    try:
+        return load_app(name)
+    except AppNotFound:  # called from another folder: without the app, tasks go to the default queue
+        return None

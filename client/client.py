@@ -1,0 +1,391 @@
+"""What producers, operators and subscribers import: every verb, with or without a database at hand.
+
+With a database, a verb is carried out here, in one transaction. Without one it travels over the control queue to a worker's
+engine. Both ways it is the same `Command`, handled by the same handler, so a `request_id` means the same.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+from celery import Celery
+
+from interlock.core.controller import WorkflowController
+from interlock.core.errors import ConfigurationError, InterlockError, RunNotFound
+from interlock.core.history import read_changes
+from interlock.core.names import check_name
+from interlock.core.settings import Settings
+from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.signals.commands import CommandHandler
+from interlock.signals.control import Command, parse_command
+from interlock.signals.envelope import decode
+from interlock.signals.runtime import Runtime, events_url
+from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
+
+from .control_link import ControlLink, outcome_result
+from .watching import WatchTimeout, awatch, watch
+from .workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from interlock.core.events import StateChange
+    from interlock.core.plan import PlanSpec
+
+__all__ = ["Client"]
+
+_PAGE = 1000
+
+
+class Client:
+    """Verbs on the runs of one session."""
+
+    def __init__(
+        self,
+        app: Celery | None = None,
+        *,
+        database_url: str | None = None,
+        broker_url: str | None = None,
+        redis_url: str | None = None,
+        session_id: str = "default",
+        actor: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Set up a client; nothing is connected before the first call.
+
+        Args:
+            app: Your Celery app; its configuration gives what the other arguments do not.
+            database_url: The workflows' database. Without one (and none configured) everything goes over the control queue.
+            broker_url: The broker, where there is no app.
+            redis_url: Redis for events; the broker's, where that is a Redis.
+            session_id: Whose runs; those of others do not exist for this client.
+            actor: Who acts, for the history; `user@host` by default.
+            settings: Instead of those of the app and the environment.
+
+        Raises:
+            ConfigurationError: There is neither a database nor a broker.
+            InvalidName: `session_id` has characters outside `[A-Za-z0-9_.-]`.
+        """
+        self.session_id = check_name("session_id", session_id)
+        self.actor = actor or _login()
+        own = app is None
+        self.app = app if app is not None else _bare_app(broker_url)
+        loaded = settings or Settings.load(self.app.conf if app is not None else None)
+        given = {"database_url": database_url, "redis_url": redis_url}
+        self.settings = loaded.model_copy(update={name: value for name, value in given.items() if value})
+        if own and self.settings.database_url is None and broker_url is None:
+            msg = "give a Celery app, a database_url or a broker_url"
+            raise ConfigurationError(msg)
+        if own:
+            # This app does not know where tasks are routed. What it enqueues is due at once, for a sweeper that does.
+            self.settings = self.settings.model_copy(update={"redispatch_s": 0.001})
+        self._dispatches = not own
+        self._has_broker = not own or broker_url is not None
+        self._runtime: Runtime | None = None
+        self._handler: CommandHandler | ControlLink | None = None
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens them again."""
+        if self._runtime is not None:
+            self._runtime.close()
+        self._runtime = self._handler = None
+
+    # --- producers -----------------------------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        workflow: Workflow | PlanSpec | dict[str, Any],
+        input: Any = None,  # noqa: A002 - the name users know
+        idempotency_key: str | None = None,
+        db_session: Session | None = None,
+        start_at: datetime | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> str:
+        """Store a run of the workflow and start it.
+
+        Args:
+            workflow: What to run.
+            input: JSON that the steps' expressions see as `input`.
+            idempotency_key: A key that this session has used before returns the run that exists.
+            db_session: Your own SQLAlchemy session on the workflows' database: the run is stored in its transaction, and
+                starts when that is committed; rolled back, there never was one.
+            start_at: An aware time before which the run does not start.
+            request_id: The same id again returns the first outcome.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            InvalidPlan: The plan has faults, all of which are listed; nothing is stored.
+        """
+        plan = workflow.plan if isinstance(workflow, Workflow) else workflow
+        if db_session is not None:
+            return self._enqueue_within(db_session, plan, input, idempotency_key, start_at)
+        document = plan if isinstance(plan, dict) else plan.document()
+        run_id = self._call(
+            "enqueue",
+            request_id=request_id,
+            plan=document,
+            input=input,
+            idempotency_key=idempotency_key,
+            start_at=None if start_at is None else start_at.isoformat(),
+        )
+        self._hint()
+        return str(run_id)
+
+    def _enqueue_within(
+        self,
+        db_session: Session,
+        plan: Any,
+        document: Any,
+        idempotency_key: str | None,
+        start_at: datetime | None,
+    ) -> str:
+        runtime = self._open_runtime()
+        controller = WorkflowController(
+            db_session,
+            self.session_id,
+            settings=self.settings,
+            known_tasks=self._known_tasks(),
+            deliver=lambda effects: runtime.database.deliver(effects, runtime.database.emitter),
+        )
+        return controller.enqueue_workflow(
+            plan,
+            input=document,
+            idempotency_key=idempotency_key,
+            start_at=start_at,
+            transitioned_by=self.actor,
+        )
+
+    # --- operators -----------------------------------------------------------------------------------------------------
+
+    def pause(
+        self,
+        id: str,  # noqa: A002 - SPEC's name
+        *,
+        reason: str | None = None,
+        mode: str = "interrupt",
+        request_id: str | None = None,
+    ) -> None:
+        """Pause an executing run and its running steps.
+
+        Args:
+            id: The run.
+            reason: Why, for the history.
+            mode: `interrupt` raises in the running bodies, `drain` lets them finish, `terminate` kills their processes.
+            request_id: The same id again returns the first outcome.
+
+        Raises:
+            TransitionNotAllowed: The run is not executing.
+            RunNotFound: No such run in this session.
+        """
+        self._call("pause", id, reason, request_id, mode=mode)
+
+    def resume(self, id: str, *, reason: str | None = None, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Resume a paused run."""
+        self._call("resume", id, reason, request_id)
+        self._hint()
+
+    def cancel(self, id: str, *, reason: str | None = None, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Cancel a run and everything unsettled in it; again, it is a no-op."""
+        self._call("cancel", id, reason, request_id)
+
+    # --- asking --------------------------------------------------------------------------------------------------------
+
+    def status(self, id: str) -> dict[str, Any]:  # noqa: A002 - SPEC's name
+        """The run and its steps; see `interlock.core.status.run_status`.
+
+        Raises:
+            RunNotFound: No such run in this session.
+        """
+        return dict(self._call("status", id))
+
+    def result(self, id: str, step: str | None = None) -> Any:  # noqa: A002 - SPEC's name
+        """The result of a step, or those of all final steps by key.
+
+        Raises:
+            RunNotFound: No such run in this session.
+            CommandRefused: The step has no result (yet), or does not exist.
+        """
+        return self._call("result", id, **({} if step is None else {"step": step}))
+
+    def list(  # noqa: A003 - SPEC's name
+        self,
+        status: str | None = None,
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:
+        """The session's runs, newest first."""
+        return list(
+            self._call(
+                "list",
+                status=status,
+                name=name,
+                created_after=None if created_after is None else created_after.isoformat(),
+                created_before=None if created_before is None else created_before.isoformat(),
+                limit=limit,
+            ),
+        )
+
+    def history(self, id: str, after_seq: int = 0) -> list[StateChange]:  # noqa: A002 - SPEC's name
+        """Every change of the run behind `after_seq`, in order.
+
+        Raises:
+            RunNotFound: No such run in this session.
+        """
+        changes: list[StateChange] = []
+        while page := self._fetch(id, changes[-1].seq if changes else after_seq):
+            changes += page
+            if len(page) < _PAGE:
+                break
+        if not changes:
+            self.status(id)
+        return changes
+
+    # --- subscribers ---------------------------------------------------------------------------------------------------
+
+    def watch(self, id: str, after_seq: int = 0, *, timeout_s: float | None = None) -> Generator[StateChange]:  # noqa: A002 - SPEC's name
+        """Yield every change of the run behind `after_seq`, each once and in order, until the run ends.
+
+        Raises:
+            RunNotFound: No such run in this session.
+            WatchTimeout: `timeout_s` is over.
+        """
+        self._require_run(id)
+        url = events_url(self.app, self.settings)
+        subscriber = None if url is None else Subscriber(url, self._target(id))
+        return watch(
+            lambda seq: self._fetch(id, seq),
+            subscriber,
+            after_seq=after_seq,
+            poll_s=self.settings.watch_poll_s,
+            timeout_s=timeout_s,
+        )
+
+    def awatch(self, id: str, after_seq: int = 0, *, timeout_s: float | None = None) -> AsyncGenerator[StateChange]:  # noqa: A002 - SPEC's name
+        """`watch` for an event loop: `async for change in client.awatch(id): …`."""
+        url = events_url(self.app, self.settings)
+        subscriber = None if url is None else AsyncSubscriber(url, self._target(id))
+        return awatch(
+            lambda seq: self._fetch(id, seq),
+            subscriber,
+            after_seq=after_seq,
+            poll_s=self.settings.watch_poll_s,
+            timeout_s=timeout_s,
+        )
+
+    def wait(self, id: str, timeout_s: float | None = None) -> str:  # noqa: A002 - SPEC's name
+        """Wait until the run ends, and return its final status.
+
+        Raises:
+            WatchTimeout: It has not ended in `timeout_s`; a TimeoutError.
+            RunNotFound: No such run in this session.
+        """
+        known = self.status(id)
+        if WORKFLOW_TABLE.is_terminal(WORKFLOW_TABLE.parse(known["status"])):
+            return str(known["status"])
+        last = str(known["status"])
+        for change in self.watch(id, after_seq=known["seq"], timeout_s=timeout_s):
+            if change.entity_type == WORKFLOW_TABLE.entity_type:
+                last = change.to_state
+        return last
+
+    # --- inside --------------------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        verb: str,
+        run_id: str | None = None,
+        reason: str | None = None,
+        request_id: str | None = None,
+        **args: Any,
+    ) -> Any:
+        command = parse_command(
+            {
+                "id": request_id or uuid4().hex,
+                "command": verb,
+                "session_id": self.session_id,
+                "workflow_id": run_id,
+                "actor": self.actor,
+                "reason": reason,
+                "args": {name: value for name, value in args.items() if value is not None},
+            },
+        )
+        return outcome_result(self._open_handler().handle(command))
+
+    def _fetch(self, run_id: str, after_seq: int) -> list[StateChange]:
+        if self.settings.database_url is None:
+            return [decode(json.dumps(item)) for item in self._call("replay", run_id, after_seq=after_seq, limit=_PAGE)]
+        with self._open_runtime().database.reading() as connection:
+            return read_changes(connection, run_id, session_id=self.session_id, after_seq=after_seq, limit=_PAGE)
+
+    def _target(self, run_id: str) -> Target:
+        return Target(self.session_id, run_id, prefix=self.settings.channel_prefix)
+
+    def _require_run(self, run_id: str) -> None:
+        if not self._fetch(run_id, 0):
+            raise RunNotFound(run_id)
+
+    def _hint(self) -> None:
+        """Without routes of its own, tell an engine that something is due; its sweeper would find it a little later."""
+        if self._dispatches or not self._has_broker or self.settings.database_url is None:
+            return
+        command = Command(id=uuid4().hex, command="dispatch", session_id=self.session_id, actor=self.actor)
+        try:
+            ControlLink(self.app, self.settings).send(command)
+        except InterlockError:
+            return  # only a hint
+
+    def _open_handler(self) -> CommandHandler | ControlLink:
+        if self._handler is None:
+            if self.settings.database_url is None:
+                self._handler = ControlLink(self.app, self.settings)
+            else:
+                runtime = self._open_runtime()
+                self._handler = CommandHandler(runtime.database, self.settings, self._known_tasks())
+        return self._handler
+
+    def _open_runtime(self) -> Runtime:
+        if self._runtime is None:
+            self._runtime = Runtime(self.app, self.settings, dispatches=self._dispatches, broadcasts=self._has_broker)
+        return self._runtime
+
+    def _known_tasks(self) -> frozenset[str] | None:
+        """The names of the app's tasks; None where it has none of its own, and is only a producer's."""
+        if not self._dispatches:
+            return None
+        self.app.loader.import_default_modules()
+        self.app.finalize()
+        return frozenset(name for name in self.app.tasks if not name.startswith("celery.")) or None
+
+
+def _bare_app(broker_url: str | None) -> Celery:
+    app = Celery("interlock.client", broker=broker_url or "memory://", set_as_current=False)
+    app.conf.update(task_serializer="json", accept_content=["json"], task_ignore_result=True)
+    return app
+
+
+def _login() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "unknown"
+    return f"{name}@{socket.gethostname()}"

@@ -1,0 +1,97 @@
+"""How many of a step's dependencies are open, unmet or failed: the three columns that `advance` decides by.
+
+Counting down is what a settled step does to its dependents; recounting finds the truth from the plan, where something
+settled while nobody counted (a paused run, a step moved by hand).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, func, or_, select, update
+
+from .models import StepDependency, WorkflowStep
+from .states import StepState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Row
+
+__all__ = ["UNSETTLED", "count_down", "recount"]
+
+UNSETTLED = (StepState.PENDING, StepState.RUNNING, StepState.PAUSED, StepState.WAITING_APPROVAL)
+
+_steps = WorkflowStep.__table__
+_dependencies = StepDependency.__table__
+_upstream = _steps.alias("upstream")
+
+_COMPLETED = _upstream.c.status == StepState.COMPLETED.value
+_FAILED = _upstream.c.status == StepState.FAILED.value
+_OPEN = or_(
+    _upstream.c.status.in_([state.value for state in UNSETTLED]),
+    and_(_FAILED, _upstream.c.retry_at.is_not(None)),
+)
+
+
+def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[Any]]:
+    """Count steps that have just settled, in the counters of the pending steps that wait for them.
+
+    Args:
+        connection: A transaction that holds the run's lock.
+        settled: Ids of the steps; each is counted once in its life.
+
+    Returns:
+        The dependents, with `id`, `key`, `attempt`, `spec` and the new counters.
+    """
+    news = (
+        select(
+            _dependencies.c.step_id,
+            func.count().label("total"),
+            func.sum(case((_COMPLETED, 0), else_=1)).label("unmet"),
+            func.sum(case((_FAILED, 1), else_=0)).label("failed"),
+        )
+        .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
+        .where(_dependencies.c.upstream_id.in_(settled))
+        .group_by(_dependencies.c.step_id)
+        .subquery("news")
+    )
+    return connection.execute(
+        update(_steps)
+        .where(_steps.c.id == news.c.step_id, _steps.c.status == StepState.PENDING.value)
+        .values(
+            open_deps=_steps.c.open_deps - news.c.total,
+            unmet_deps=_steps.c.unmet_deps + news.c.unmet,
+            failed_deps=_steps.c.failed_deps + news.c.failed,
+        )
+        .returning(
+            _steps.c.id,
+            _steps.c.key,
+            _steps.c.attempt,
+            _steps.c.spec,
+            _steps.c.open_deps,
+            _steps.c.unmet_deps,
+            _steps.c.failed_deps,
+        ),
+    ).all()
+
+
+def recount(connection: Connection, run_id: str) -> None:
+    """Count the dependencies of the run's pending steps afresh, in one statement."""
+    truth = (
+        select(
+            _dependencies.c.step_id,
+            func.sum(case((_OPEN, 1), else_=0)).label("open"),
+            func.sum(case((or_(_OPEN, _COMPLETED), 0), else_=1)).label("unmet"),
+            func.sum(case((and_(_FAILED, _upstream.c.retry_at.is_(None)), 1), else_=0)).label("failed"),
+        )
+        .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
+        .where(_dependencies.c.run_id == run_id)
+        .group_by(_dependencies.c.step_id)
+        .subquery("truth")
+    )
+    connection.execute(
+        update(_steps)
+        .where(_steps.c.id == truth.c.step_id, _steps.c.status == StepState.PENDING.value)
+        .values(open_deps=truth.c.open, unmet_deps=truth.c.unmet, failed_deps=truth.c.failed),
+    )

@@ -1,0 +1,237 @@
+"""Control commands carried out, each once.
+
+A command and its outcome are one transaction: the outcome is stored under the command's id, so that the same id again,
+redelivered or repeated by a client that got no answer, is answered with the first outcome.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from interlock.core.controller import WorkflowController
+from interlock.core.errors import CommandRefused, InterlockError, RunNotFound
+from interlock.core.history import read_changes
+from interlock.core.models import ControlCommand, WorkflowRun
+from interlock.core.status import RunFilter, list_runs, run_results
+from interlock.core.sweep import Sweeper
+from .control import READING, error_document
+from .envelope import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sqlalchemy.orm import Session
+
+    from interlock.core.database import Database
+    from interlock.core.settings import Settings
+    from .control import Command
+
+__all__ = ["CommandHandler"]
+
+_commands = ControlCommand.__table__
+_runs = WorkflowRun.__table__
+
+_ATTEMPTS = 3
+
+
+class _EnqueueArgs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    plan: Any
+    input: Any = None
+    name: str | None = None
+    task_description: str | None = None
+    idempotency_key: str | None = None
+    start_at: str | None = None
+
+
+class CommandHandler:
+    """Carries commands out against one database."""
+
+    def __init__(self, database: Database, settings: Settings, known_tasks: Collection[str] | None) -> None:
+        self._database = database
+        self._settings = settings
+        self._known_tasks = known_tasks
+        self._reading: dict[str, Callable[[Session, Command], Any]] = {
+            "replay": self._replay,
+            "status": self._status,
+            "result": self._result,
+            "list": self._list,
+        }
+        self._verbs: dict[str, Callable[[WorkflowController, Command], Any]] = {
+            "enqueue": self._enqueue,
+            "pause": self._pause,
+            "resume": self._resume,
+            "cancel": self._cancel,
+            "dispatch": self._dispatch,
+        }
+
+    def handle(self, command: Command) -> dict[str, Any]:
+        """Carry the command out, or find that it was, and return its outcome.
+
+        Returns:
+            `{"ok": True, "result": …}`, or `{"ok": False, "error": {"type", "code", "message"}}`.
+
+        Raises:
+            DatabaseBusy: Nothing was written; deliver the command again.
+        """
+        if command.command in READING:
+            with self._database.session() as session:
+                return _outcome(lambda: self._reading[command.command](session, command))
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._once(command)
+            except IntegrityError:
+                # Another engine is carrying the same command out, or just has: its outcome is the answer.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    def _once(self, command: Command) -> dict[str, Any]:
+        with self._database.session() as session:
+            known = select(_commands.c.outcome).where(
+                _commands.c.session_id == command.session_id,
+                _commands.c.id == command.id,
+            )
+            # The first statement writes, so that two engines meet here and not after the verb.
+            connection = session.connection(execution_options={"interlock_write": True})
+            stored = connection.scalar(known)
+            if stored is not None:
+                return dict(stored)
+            connection.execute(
+                insert(_commands).values(
+                    session_id=command.session_id,
+                    id=command.id,
+                    command=command.command,
+                    workflow_id=command.workflow_id,
+                    actor=command.actor,
+                    outcome={},
+                ),
+            )
+            outcome = _outcome(lambda: self._carry_out(session, command))
+            connection.execute(
+                update(_commands)
+                .where(_commands.c.session_id == command.session_id, _commands.c.id == command.id)
+                .values(outcome=outcome),
+            )
+            return outcome
+
+    def _carry_out(self, session: Session, command: Command) -> Any:
+        controller = WorkflowController(
+            session,
+            command.session_id,
+            settings=self._settings,
+            known_tasks=self._known_tasks,
+        )
+        if command.if_seq is not None and command.workflow_id is not None:
+            seq = session.connection().scalar(
+                select(_runs.c.seq).where(_runs.c.id == command.workflow_id).with_for_update(),
+            )
+            if seq is not None and seq != command.if_seq:
+                message = f"the workflow is at seq {seq}, not {command.if_seq}: look again before you decide"
+                raise CommandRefused(command.command, message, code="stale")
+        return self._verbs[command.command](controller, command)
+
+    # --- verbs ---------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, controller: WorkflowController, command: Command) -> str:
+        try:
+            args = _EnqueueArgs.model_validate(command.args)
+        except ValidationError as error:
+            raise CommandRefused("enqueue", f"args: {error.errors()[0]['msg']}", code="invalid") from error
+        return controller.enqueue_workflow(
+            args.plan,
+            name=args.name,
+            task_description=args.task_description,
+            input=args.input,
+            idempotency_key=args.idempotency_key,
+            start_at=parse_time("args.start_at", args.start_at),
+            transitioned_by=command.actor,
+        )
+
+    def _pause(self, controller: WorkflowController, command: Command) -> None:
+        mode = str(command.args.get("mode", "interrupt"))
+        controller.pause_workflow(_run_id(command), command.reason, command.actor, mode=mode)
+
+    def _resume(self, controller: WorkflowController, command: Command) -> None:
+        controller.resume_workflow(_run_id(command), command.reason, command.actor)
+
+    def _cancel(self, controller: WorkflowController, command: Command) -> None:
+        controller.cancel_workflow(_run_id(command), command.reason, command.actor)
+
+    def _dispatch(self, controller: WorkflowController, command: Command) -> int:  # noqa: ARG002 - a verb's signature
+        """A hint from a client that knows no routes: send what is due now, not at the next sweep."""
+        return Sweeper(self._database, self._settings).redispatch()
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def _replay(self, session: Session, command: Command) -> list[dict[str, Any]]:
+        changes = read_changes(
+            session.connection(),
+            _run_id(command),
+            session_id=command.session_id,
+            after_seq=int(command.args.get("after_seq", 0)),
+            limit=min(int(command.args.get("limit", 1000)), 1000),
+        )
+        return [json.loads(encode(change)) for change in changes]
+
+    def _status(self, session: Session, command: Command) -> dict[str, Any]:
+        controller = WorkflowController(session, command.session_id, settings=self._settings)
+        status = controller.get_workflow_status(_run_id(command))
+        if status is None:
+            raise RunNotFound(_run_id(command))
+        return status
+
+    def _result(self, session: Session, command: Command) -> dict[str, Any]:
+        self._status(session, command)  # not found, in another session's words
+        step = command.args.get("step")
+        return run_results(session.connection(), _run_id(command), None if step is None else str(step))
+
+    def _list(self, session: Session, command: Command) -> list[dict[str, Any]]:
+        args = command.args
+        wanted = RunFilter(
+            status=args.get("status"),
+            name=args.get("name"),
+            created_after=parse_time("args.created_after", args.get("created_after")),
+            created_before=parse_time("args.created_before", args.get("created_before")),
+            limit=min(int(args.get("limit", 50)), 1000),
+        )
+        return list_runs(session.connection(), command.session_id, wanted)
+
+
+def parse_time(field: str, text: object) -> datetime | None:
+    """Read an aware ISO 8601 time.
+
+    Raises:
+        CommandRefused: It is none, or has no zone.
+    """
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise CommandRefused("?", f"{field}: {text!r} is not an ISO 8601 time", code="invalid") from error
+    if time.tzinfo is None:
+        raise CommandRefused("?", f"{field}: {text!r} has no time zone: append Z or +00:00", code="invalid")
+    return time
+
+
+def _run_id(command: Command) -> str:
+    if command.workflow_id is None:
+        raise CommandRefused(command.command, "workflow_id: is required for this command", code="invalid")
+    return command.workflow_id
+
+
+def _outcome(call: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"ok": True, "result": call()}
+    except InterlockError as error:
+        if error.retryable:
+            raise
+        return {"ok": False, "error": error_document(error)}

@@ -1,0 +1,195 @@
+"""Publishing what was committed on Redis pub/sub.
+
+Publishing is a hint: the history row is the record, and `watch` reads it. So nothing here raises, nothing waits for
+long, and while Redis is away nothing is tried but a probe now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from .connection import open_redis, redacted
+from .envelope import channel, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import redis
+
+    from interlock.core.events import Effects, StateChange
+
+__all__ = ["EventPublisher"]
+
+logger = logging.getLogger("interlock.events")
+
+CHUNK: Final = 1000
+"""Messages of one pipeline: what a huge cascade holds in memory and in the socket at a time."""
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 5.0
+
+
+class EventPublisher:
+    """Publishes committed changes; append it to `Database.after_commit`.
+
+    It may be shared by threads, and used before and after a fork: each process has its own connections. Where there is
+    no Redis, there is no publisher: do not attach one.
+
+    Args:
+        redis_url: Where to publish.
+        prefix: Leading part of the channels.
+        timeout_s: For connecting and for each read or write; at most 0.5 s, since a transition waits for it.
+        budget_s: For all chunks of one commit together; what is left then is not published.
+        clock: Monotonic seconds.
+
+    Raises:
+        ConfigurationError: The URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        prefix: str = "interlock",
+        *,
+        timeout_s: float = 0.5,
+        budget_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = redis_url
+        self._prefix = prefix
+        self._timeout_s = min(timeout_s, 0.5)
+        self._budget_s = budget_s
+        self._clock = clock
+        self._closed = False
+        self._inherited: list[_Line] = []
+        self._line = self._open_line()
+
+    def __repr__(self) -> str:
+        """Name the place without its credentials."""
+        return f"<EventPublisher {redacted(self._url)} {self._prefix}>"
+
+    def __call__(self, effects: Effects) -> None:
+        """Publish the changes of a committed transaction; never raises."""
+        if effects.changes:
+            self.publish(effects.changes)
+
+    def publish(self, changes: Sequence[StateChange]) -> bool:
+        """Publish changes in the given order, in one round trip per 1,000; never raises.
+
+        Returns:
+            Whether Redis took all of them. False is no error: subscribers that catch up read the history.
+        """
+        if self._closed:
+            return False
+        line = self._own_line()
+        if not line.admits(self._clock()):
+            line.skipped += len(changes)
+            return False
+        try:
+            self._send(line.client, changes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands and the worker must go on
+            self._report_outage(line, error, len(changes))
+            return False
+        self._report_recovery(line)
+        return True
+
+    def close(self) -> None:
+        """Close this process's connections; what comes later is not published."""
+        self._closed = True
+        self._own_line().client.close()
+
+    def _send(self, client: redis.Redis, changes: Sequence[StateChange]) -> None:
+        deadline = self._clock() + self._budget_s
+        for start in range(0, len(changes), CHUNK):
+            if start and self._clock() > deadline:
+                msg = f"{start} of {len(changes)} events took over {self._budget_s:g} s"
+                raise TimeoutError(msg)
+            pipeline = client.pipeline(transaction=False)
+            for name, message in self._messages(changes[start : start + CHUNK]):
+                pipeline.publish(name, message)
+            # Raised by the pipeline itself, an error would quote the message.
+            for answer in pipeline.execute(raise_on_error=False):
+                if isinstance(answer, Exception):
+                    raise answer
+
+    def _messages(self, changes: Sequence[StateChange]) -> Iterator[tuple[str, bytes]]:
+        for change in changes:
+            try:
+                yield channel(self._prefix, change.session_id, change.workflow_id), encode(change)
+            except (ValueError, TypeError):
+                # A row that no door of ours let in must not silence the others.
+                logger.exception("history row %s cannot be published", change.history_id)
+
+    def _open_line(self) -> _Line:
+        return _Line(open_redis(self._url, timeout_s=self._timeout_s))
+
+    def _own_line(self) -> _Line:
+        line = self._line
+        if line.pid != os.getpid():
+            # After a fork. The parent's line is kept unused: its sockets are shared, and its lock may be held for ever.
+            self._inherited.append(line)
+            self._line = line = self._open_line()
+        return line
+
+    def _report_outage(self, line: _Line, error: Exception, count: int) -> None:
+        line.skipped += count
+        if line.failed(self._clock()):
+            logger.warning(
+                "events are not published, %s failed (%s: %s); nothing is lost, subscribers read the history",
+                redacted(self._url),
+                type(error).__name__,
+                error,
+            )
+
+    def _report_recovery(self, line: _Line) -> None:
+        if line.down and line.recovered():
+            logger.info("events are published again on %s; %d were not", redacted(self._url), line.skipped)
+            line.skipped = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One process's client, and whether it is worth trying: a circuit breaker.
+
+    `skipped` is counted without the lock: it is a figure for the log.
+    """
+
+    client: redis.Redis
+    pid: int = field(default_factory=os.getpid)
+    down: bool = False
+    skipped: int = 0
+    _pause_s: float = _FIRST_PAUSE_S
+    _next_try: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def admits(self, now: float) -> bool:
+        """Whether to try now; of the threads that ask while it is down, one per pause may."""
+        if not self.down:
+            return True
+        with self._lock:
+            if now < self._next_try:
+                return False
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+            self._next_try = now + self._pause_s
+            return True
+
+    def failed(self, now: float) -> bool:
+        """Note a failure; True for the first one of an outage."""
+        with self._lock:
+            first = not self.down
+            self.down = True
+            if first:
+                self._pause_s = _FIRST_PAUSE_S
+            self._next_try = now + self._pause_s
+            return first
+
+    def recovered(self) -> bool:
+        """Note a success; True for the first one after an outage."""
+        with self._lock:
+            ended, self.down = self.down, False
+            return ended

@@ -1,0 +1,219 @@
+"""Celery's task signals, turned into claims and reports.
+
+`task_prerun`, `task_success`, `task_failure` and `task_retry` arrive in the process that runs the body; they claim the attempt and
+report on it. What arrives in a prefork worker's MAIN process is handled by the worker's supervisor, which must not touch the
+database. A receiver holds no truth: one that fails, or never fires, is made good by leases.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback as tracebacks
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from celery.exceptions import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from interlock.core.attempts import AttemptRef, Claim
+from interlock.core.database import is_lost_connection
+from interlock.core.errors import DatabaseBusy, InterlockError
+from interlock.core.json_values import json_size, plain_json
+from interlock.core.outcomes import Failure
+from interlock.core.retry import exception_names
+
+from .header import read_header
+from .runtime import runtime_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Task
+
+    from interlock.core.attempts import Report
+
+__all__ = [
+    "Held",
+    "StepInterrupted",
+    "claim_attempt",
+    "held_attempt",
+    "report_discarded",
+    "report_failure",
+    "report_retry",
+    "report_success",
+]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("interlock.receivers")
+
+_HELD = "_interlock_held"
+_TRACEBACK_CHARACTERS = 10_000
+
+
+class StepInterrupted(SoftTimeLimitExceeded):
+    """Raised in a running body whose workflow was paused or cancelled; clean up and let it pass.
+
+    A subclass of Celery's `SoftTimeLimitExceeded`, so code that cleans up at a soft limit does so here too.
+    """
+
+
+@dataclass(slots=True)
+class Held:
+    """An attempt that this process has claimed, kept on its request.
+
+    Attributes:
+        ref: Which.
+        claim: The answer to the claim.
+        interrupted: The body was told to stop: what it raises then does not count.
+    """
+
+    ref: AttemptRef
+    claim: Claim
+    interrupted: bool = False
+
+
+def held_attempt(request: Any) -> Held | None:
+    """What was claimed for this request, if it is a step's and has asked."""
+    found = getattr(request, _HELD, None)
+    return found if isinstance(found, Held) else None
+
+
+def claim_attempt(task: Task, task_id: str) -> None:
+    """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it."""
+    header = read_header(task.request)
+    if header is None:
+        return
+    ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
+    try:
+        runtime = runtime_of(task.app)
+        worker = task.request.hostname or "worker"
+        claim = _persist(lambda: runtime.attempts.claim(ref, worker), retry_s=runtime.settings.lease_s / 3)
+    except Exception as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
+        logger.exception("could not claim %s", task_id)
+        claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
+    setattr(task.request, _HELD, Held(ref, claim))
+
+
+def report_success(task: Task, result: Any) -> None:
+    """`task_success`: record the result. One that cannot be stored fails the step."""
+    held = held_attempt(task.request)
+    if held is None:
+        return
+    runtime = runtime_of(task.app)
+    document, problems = plain_json(result)
+    if problems:
+        path, message = problems[0]
+        where = "".join(f"[{part!r}]" for part in path)
+        failure = Failure("unusable", f"the result is not JSON: result{where}: {message}")
+    elif (size := json_size(document)) > runtime.settings.max_result_bytes:
+        limit = runtime.settings.max_result_bytes
+        failure = Failure("unusable", f"the result has {size:,} bytes of JSON, over the limit of {limit:,}")
+    else:
+        _report(task, held, lambda: runtime.attempts.complete(held.ref, document))
+        return
+    _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
+
+
+def report_failure(task: Task, exception: BaseException, trace: Any = None) -> None:
+    """`task_failure`: record why there is no result."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted:
+        return
+    failure = _failure_of(task, held, exception, trace)
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def report_retry(task: Task, reason: Any) -> None:
+    """`task_retry`: the task asked Celery for another try; record it with the time Celery computed."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted or not isinstance(reason, Retry):
+        return
+    exception = reason.exc
+    message = f"{type(exception).__name__}: {exception}" if exception is not None else str(reason)
+    try:
+        override = _changed_arguments(task.request, reason.sig)
+    except ValueError as error:
+        failure = Failure("unusable", f"retry with arguments that are not JSON: {error}")
+    else:
+        failure = Failure(
+            "interrupted" if held.interrupted else "celery_retry",
+            message,
+            exception_names=exception_names(type(exception)) if exception is not None else (),
+            delay_s=_delay_s(reason.when),
+            override=override,
+        )
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def report_discarded(task: Task, state: str | None) -> None:
+    """`task_postrun` of a body that ended by `Ignore`, `Reject` or `self.replace`: nobody would finish the step."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted or state not in ("IGNORED", "REJECTED"):
+        return
+    call = {"IGNORED": "Ignore (or self.replace)", "REJECTED": "Reject"}[state]
+    failure = Failure("unusable", f"the task raised {call}, which a step cannot: return a result or fail instead")
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def _delay_s(when: datetime | float | None) -> float:
+    """Seconds until the time that a `Retry` names, as an eta or a countdown."""
+    if isinstance(when, datetime):
+        return max((when - datetime.now(when.tzinfo or UTC)).total_seconds(), 0.0)
+    return float(when or 0.0)
+
+
+def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
+    """The arguments of the next attempt, where the task gave others than its own to `self.retry`."""
+    args, kwargs = list(signature.args or ()), dict(signature.kwargs or {})
+    if args == list(request.args or ()) and kwargs == dict(request.kwargs or {}):
+        return None
+    document, problems = plain_json({"args": args, "kwargs": kwargs})
+    if problems:
+        raise ValueError(problems[0][1])
+    return dict(document)
+
+
+def _failure_of(task: Task, held: Held, exception: BaseException, trace: Any) -> Failure:
+    message = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
+    if held.interrupted or isinstance(exception, StepInterrupted):
+        return Failure("interrupted", message)
+    meta: dict[str, Any] = {}
+    if trace is not None:
+        text = trace if isinstance(trace, str) else "".join(tracebacks.format_tb(trace))
+        meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
+    if isinstance(exception, SoftTimeLimitExceeded):
+        limits = getattr(task.request, "timelimit", None) or (None, None)
+        # Without a limit of its own, somebody sent the soft signal: that is no failure of the step's.
+        limited = bool(limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit)
+        return Failure("timeout" if limited else "interrupted", message, exception_names(type(exception)), meta)
+    if isinstance(exception, TimeLimitExceeded):
+        return Failure("timeout", message, exception_names(type(exception)), meta)
+    if isinstance(exception, WorkerLostError):
+        return Failure("worker_lost", message, meta=meta)
+    return Failure("error", message, exception_names(type(exception)), meta)
+
+
+def _report(task: Task, held: Held, report: Callable[[], Report]) -> None:
+    runtime = runtime_of(task.app)
+    try:
+        _persist(report, retry_s=runtime.settings.report_retry_s)
+    except (InterlockError, SQLAlchemyError):
+        logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
+
+
+def _persist(call: Callable[[], T], *, retry_s: float) -> T:
+    """Call until the database has answered, for at most `retry_s`.
+
+    Claims and reports are idempotent by their token, so one whose answer was lost is simply made again.
+    """
+    retrying = Retrying(
+        stop=stop_after_delay(retry_s),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        retry=retry_if_exception(lambda error: isinstance(error, DatabaseBusy) or is_lost_connection(error)),
+        reraise=True,
+    )
+    return retrying(call)

@@ -1,0 +1,93 @@
+"""What a process needs that moves workflows: the database, with everything attached that is told after a commit.
+
+It is opened when first needed and never before. MAIN forks its children and must not hold connections for them to inherit, so
+nothing is opened at import or in MAIN's event loop, and a process that was forked from one that had it opens its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from interlock.core.attempts import Attempts
+from interlock.core.database import Database, open_database
+from interlock.core.errors import ConfigurationError
+from interlock.core.settings import Settings
+
+from .dispatch import Dispatcher
+from .interrupts import InterruptBroadcaster
+from .publisher import EventPublisher
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Runtime", "events_url", "runtime_of"]
+
+
+class Runtime:
+    """A database with dispatch, interrupts and events attached, for one app in one process.
+
+    Attributes:
+        app: The Celery app.
+        settings: Its settings.
+        database: Open, with its handlers: dispatch first, because steps wait for it, then interrupts, then events.
+        attempts: Claims and reports.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, *, dispatches: bool = True, broadcasts: bool = True) -> None:
+        """Open the database of `settings` and attach what it tells.
+
+        Args:
+            app: Publishes and broadcasts; its routing decides where tasks go.
+            settings: With a `database_url`.
+            dispatches: False for an app that does not know the tasks' routes: the sweeper publishes then.
+            broadcasts: False for an app without a broker: the heartbeat finds what is to stop.
+
+        Raises:
+            ConfigurationError: No database is configured.
+        """
+        if settings.database_url is None:
+            msg = "interlock_database_url is not set: give it in Celery's configuration or as INTERLOCK_DATABASE_URL"
+            raise ConfigurationError(msg)
+        self.app = app
+        self.settings = settings
+        self.database: Database = open_database(settings.database_url)
+        self.attempts = Attempts(self.database, settings)
+        if dispatches:
+            self.database.after_commit.append(Dispatcher(app, self.database, settings))
+        if broadcasts:
+            self.database.after_commit.append(InterruptBroadcaster(app))
+        url = events_url(app, settings)
+        self._publisher = None if url is None else EventPublisher(url, settings.channel_prefix)
+        if self._publisher is not None:
+            self.database.after_commit.append(self._publisher)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._publisher is not None:
+            self._publisher.close()
+        self.database.dispose()
+
+
+def events_url(app: Celery, settings: Settings) -> str | None:
+    """The Redis that carries events: the one configured, or the broker where that is a Redis."""
+    if settings.redis_url:
+        return settings.redis_url
+    broker = str(app.conf.broker_url or "")
+    return broker if broker.startswith(("redis://", "rediss://", "unix://")) else None
+
+
+_runtimes: dict[tuple[int, int], Runtime] = {}
+
+
+def runtime_of(app: Celery) -> Runtime:
+    """This process's runtime for `app`.
+
+    Raises:
+        ConfigurationError: No database is configured.
+    """
+    key = (os.getpid(), id(app))
+    runtime = _runtimes.get(key)
+    if runtime is None:
+        runtime = _runtimes[key] = Runtime(app, Settings.load(app.conf))
+    return runtime

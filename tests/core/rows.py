@@ -1,0 +1,101 @@
+"""Looking at rows, and setting timers to the past: how a test makes time pass without waiting."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, select, update
+
+from interlock.core.columns import seconds_after
+from interlock.core.models import StateHistory, WorkflowRun, WorkflowStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine, Row
+
+    from interlock.core import Database
+
+_runs, _steps, _history = WorkflowRun.__table__, WorkflowStep.__table__, StateHistory.__table__
+
+
+class Rows:
+    """What the tables hold, read on a connection of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def run(self, run_id: str) -> Row[Any]:
+        """The run's row."""
+        with self._database.reading() as connection:
+            return connection.execute(select(_runs).where(_runs.c.id == run_id)).one()
+
+    def step(self, run_id: str, key: str) -> Row[Any]:
+        """A step's row."""
+        with self._database.reading() as connection:
+            return connection.execute(select(_steps).where(_steps.c.run_id == run_id, _steps.c.key == key)).one()
+
+    def states(self, run_id: str) -> dict[str, str]:
+        """The state of each step by its key, in plan order."""
+        query = select(_steps.c.key, _steps.c.status).where(_steps.c.run_id == run_id).order_by(_steps.c.position)
+        with self._database.reading() as connection:
+            return {row.key: row.status for row in connection.execute(query)}
+
+    def path(self, run_id: str, key: str | None = None) -> list[str]:
+        """The states that a step, or the run itself, has been in."""
+        return [row.to_state for row in self.history(run_id) if row.step_key == key]
+
+    def history(self, run_id: str) -> list[Row[Any]]:
+        """The run's history in order of `seq`."""
+        query = select(_history).where(_history.c.workflow_id == run_id).order_by(_history.c.seq)
+        with self._database.reading() as connection:
+            return list(connection.execute(query))
+
+    def count(self) -> tuple[int, int, int]:
+        """How many runs, steps and history rows there are."""
+        with self._database.reading() as connection:
+            return tuple(len(connection.execute(select(table)).all()) for table in (_runs, _steps, _history))  # type: ignore[return-value]
+
+    def set_step(self, run_id: str, key: str, **values: object) -> None:
+        """Write columns of a step past every rule."""
+        self._database.transact(
+            lambda connection, _: connection.execute(
+                update(_steps).where(_steps.c.run_id == run_id, _steps.c.key == key).values(**values),
+            ),
+        )
+
+    def set_run(self, run_id: str, **values: object) -> None:
+        """Write columns of a run past every rule."""
+        self._database.transact(
+            lambda connection, _: connection.execute(update(_runs).where(_runs.c.id == run_id).values(**values)),
+        )
+
+    def make_due(self, run_id: str, key: str, timer: str) -> None:
+        """Set a step's timer to a moment ago."""
+        self.set_step(run_id, key, **{timer: seconds_after(-1)})
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    """Collect the statements that are sent to the database inside the block."""
+    statements: list[str] = []
+
+    def collect(*event_arguments: object) -> None:
+        statements.append(str(event_arguments[2]))
+
+    event.listen(engine, "before_cursor_execute", collect)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", collect)
+
+
+def steps(*keys: str, **options: object) -> list[dict[str, Any]]:
+    """Plan documents of steps that wait for nothing."""
+    return [step(key, **options) for key in keys]
+
+
+def step(key: str, after: str = "", **options: object) -> dict[str, Any]:
+    """A step's plan document; `after` is a list of keys, separated by blanks."""
+    return {"key": key, "task": f"tasks.{key}", "after": after.split(), **options}

@@ -1,0 +1,158 @@
+"""The engine process: control queue, sweeper and heartbeat of one worker, apart from MAIN and its pool.
+
+A process of its own, spawned and not forked, because its threads and connections must meet neither MAIN's event loop nor the
+forks of MAIN; and because a pool full of long steps must not delay a cancel. It ends when MAIN closes the pipe or dies.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.imports import symbol_by_name
+from sqlalchemy.exc import SQLAlchemyError
+
+from interlock.core.attempts import AttemptRef
+from interlock.core.errors import InterlockError
+from interlock.core.leases import renew_leases
+from interlock.core.outcomes import Failure
+from interlock.core.revision import require_revision
+from interlock.core.sweep import Sweeper
+from interlock.signals.runtime import Runtime, runtime_of
+
+from interlock.signals.commands import CommandHandler
+from .control_consumer import ControlConsumer
+from .engine_link import read_lines
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Engine", "main"]
+
+logger = logging.getLogger("interlock.engine")
+
+
+class Engine:
+    """The threads of an engine process."""
+
+    def __init__(self, app: Celery, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._runtime: Runtime = runtime_of(app)
+        self._settings = self._runtime.settings
+        self._stop = threading.Event()
+        self._held: list[str] = []
+        self._draining = False
+        self._output = threading.Lock()
+
+    def run(self) -> None:
+        """Work until MAIN closes the pipe."""
+        known = frozenset(name for name in self._app.tasks if not name.startswith("celery."))
+        handler = CommandHandler(self._runtime.database, self._settings, known)
+        consumer = ControlConsumer(self._app, self._settings, handler, self._stop)
+        threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("sweeper", self._sweep), ("control", consumer.run), ("watch", self._watch_parent))
+        ]
+        for thread in threads:
+            thread.start()
+        for message in read_lines(sys.stdin.buffer):
+            self._hear(message)
+        self._stop.set()
+        for thread in threads:
+            thread.join(timeout=5)
+        self._runtime.close()
+
+    # --- MAIN's news ---------------------------------------------------------------------------------------------------
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        try:
+            if "held" in message:
+                self._held = [str(task_id) for task_id in message["held"]]
+                self._draining = bool(message.get("last"))
+                self._beat()
+            elif "ended" in message:
+                self._ended(message["ended"])
+            elif "unknown" in message:
+                self._unknown(message["unknown"])
+        except (SQLAlchemyError, InterlockError, KeyError, TypeError):
+            logger.exception("could not handle a note of the worker; leases will decide")
+
+    def _beat(self) -> None:
+        beat = renew_leases(self._runtime.database, self._settings, self._held)
+        for mode, task_ids in (("cancel", beat.cancelled), ("soft", beat.interrupted), ("terminate", beat.terminated)):
+            if task_ids:
+                self._tell({"stop": task_ids, "mode": mode})
+
+    def _ended(self, news: dict[str, Any]) -> None:
+        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
+        failure = Failure(news["cause"], news["message"], meta={"worker": self._hostname})
+        self._runtime.attempts.fail(ref, failure)
+
+    def _unknown(self, news: dict[str, Any]) -> None:
+        """A worker that does not know the task has dropped the message: let it be sent again, but not for ever."""
+        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
+        if self._runtime.attempts.dispatch_refused(ref):
+            message = f"no worker knows the task {news['task']!r}: is its module imported by the workers?"
+            self._runtime.attempts.fail_unstarted(ref, message)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with self._output:
+            sys.stdout.write(json.dumps(message, separators=(",", ":")) + "\n")
+            sys.stdout.flush()
+
+    # --- threads -------------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        sweeper = Sweeper(self._runtime.database, self._settings)
+        failing = False
+        while not self._stop.wait(self._settings.sweep_s):
+            try:
+                if self._draining:
+                    self._beat()
+                swept = sweeper.sweep()
+                if swept:
+                    logger.info("sweep: %s", swept)
+                failing = False
+            except (SQLAlchemyError, InterlockError) as error:
+                if not failing:
+                    logger.warning("the sweep failed (%s: %s); it goes on when the database is back", type(error).__name__, error)
+                failing = True
+
+    def _watch_parent(self) -> None:
+        """End with MAIN even where a child of it still holds the pipe open."""
+        parent = os.getppid()
+        while not self._stop.wait(1.0):
+            if os.getppid() != parent:
+                logger.warning("the worker is gone; the engine ends")
+                os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Run an engine: `python -m interlock.worker.engine module:app hostname`."""
+    path, hostname = arguments
+    # Ctrl-C and a service manager's SIGTERM reach the whole group; MAIN decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="[%(asctime)s: %(levelname)s/engine] %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    app: Celery = symbol_by_name(path)
+    app.loader.import_default_modules()
+    app.finalize()
+    try:
+        engine = Engine(app, hostname)
+        require_revision(runtime_of(app).database)
+    except InterlockError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the message says what to do, a traceback would bury it
+        return 2
+    engine.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""The pipe between a worker's MAIN process and its engine process: JSON lines, and an end that both notice.
+
+MAIN writes what it holds and what it saw; the engine answers which bodies are to stop. MAIN never blocks on it: what does not
+fit into the pipe is dropped, because the next heartbeat says it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EngineLink", "read_lines"]
+
+logger = logging.getLogger("interlock.worker")
+
+_MAX_LINE = 1_000_000
+
+
+class EngineLink:
+    """MAIN's end: starts the engine process and talks to it without ever waiting."""
+
+    def __init__(self, app_path: str, hostname: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "interlock.worker.engine", app_path, hostname],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or ""},
+        )
+        self._received = b""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """The engine's process id."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """The engine's exit code, None while it runs."""
+        return self._process.poll()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message, or drop it where the engine does not read."""
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        pipe = self._process.stdin
+        if pipe is None or len(line) > _MAX_LINE:
+            return
+        try:
+            written = os.write(pipe.fileno(), line)
+            if written < len(line):
+                # A torn line must not swallow the next one: finish it if possible, and let the reader drop it if not.
+                os.write(pipe.fileno(), b"\n")
+        except (BlockingIOError, BrokenPipeError, OSError):
+            logger.debug("the engine does not read; a note to it was dropped")
+
+    def receive(self) -> Iterator[dict[str, Any]]:
+        """Messages that have arrived; ends at once when there is none."""
+        pipe = self._process.stdout
+        if pipe is None:
+            return
+        with contextlib.suppress(BlockingIOError, OSError, ValueError):
+            while chunk := os.read(pipe.fileno(), 65536):
+                self._received += chunk
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            message = _parse(line)
+            if message is not None:
+                yield message
+
+    def close(self, timeout_s: float) -> None:
+        """Close the pipe, which ends the engine, and wait for it; kill it where it does not end."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The engine's end: messages until MAIN closes the pipe or dies."""
+    for line in stream:
+        message = _parse(line)
+        if message is not None:
+            yield message
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None

@@ -1,0 +1,131 @@
+"""`install(app)`: makes any Celery app an Interlock app. Tasks, queues and routing stay as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+from celery.exceptions import WorkerLostError
+from celery.worker.control import control_command
+
+from interlock.signals.header import read_header
+from interlock.signals.interrupts import INTERRUPT_COMMAND
+from interlock.signals.receivers import (
+    claim_attempt,
+    report_discarded,
+    report_failure,
+    report_retry,
+    report_success,
+)
+
+from .interruption import guard
+from .step_mixin import wrap_tasks
+from .supervisor import EngineStep, current_supervisor
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["install"]
+
+_installed: list[Celery] = []
+
+
+def install(app: Celery) -> Celery:
+    """Make `app` an Interlock app; a second call does nothing.
+
+    Its workers claim and report the steps that they run, and start an engine process (control queue, sweeper, heartbeat)
+    each. Tasks that are not sent as steps behave as before. The settings are `interlock_…` in the app's configuration or
+    `INTERLOCK_…` in the environment; `interlock_database_url` is the one that must be there.
+
+    Returns:
+        The app.
+    """
+    if any(known is app for known in _installed):
+        return app
+    _installed.append(app)
+    app.steps["worker"].add(EngineStep)
+    signals.worker_init.connect(_on_worker_init, weak=False, dispatch_uid="interlock.worker_init")
+    signals.worker_shutdown.connect(_on_worker_shutdown, weak=False, dispatch_uid="interlock.worker_shutdown")
+    return app
+
+
+def _on_worker_init(sender: Any, **_: Any) -> None:
+    """Before the pool starts: wrap the tasks, and listen to what becomes of them in children that are forked later."""
+    if not any(known is sender.app for known in _installed):
+        return
+    wrap_tasks(sender.app)
+    for signal, receiver in (
+        (signals.task_prerun, _on_prerun),
+        (signals.task_success, _on_success),
+        (signals.task_failure, _on_failure),
+        (signals.task_retry, _on_retry),
+        (signals.task_postrun, _on_postrun),
+        (signals.task_unknown, _on_unknown),
+    ):
+        signal.connect(receiver, weak=False, dispatch_uid=f"interlock.{receiver.__name__}")
+
+
+def _on_worker_shutdown(**_: Any) -> None:
+    supervisor = current_supervisor()
+    if supervisor is not None:
+        supervisor.close()
+
+
+def _on_prerun(task_id: str, task: Any, **_: Any) -> None:
+    guard.install()
+    claim_attempt(task, task_id)
+
+
+def _on_success(sender: Any, result: Any, **_: Any) -> None:
+    guard.leave()
+    report_success(sender, result)
+
+
+def _on_failure(sender: Any, task_id: str, exception: BaseException, traceback: Any = None, **_: Any) -> None:
+    supervisor = current_supervisor()
+    if supervisor is not None and supervisor.pool_is_prefork:
+        header = read_header(sender.request)
+        if header is not None:
+            cause = "worker_lost" if isinstance(exception, WorkerLostError) else "timeout"
+            supervisor.note(
+                {
+                    "ended": {
+                        "run_id": header.run_id,
+                        "step_id": header.step_id,
+                        "task_id": task_id,
+                        "cause": cause,
+                        "message": f"{type(exception).__name__}: {exception}",
+                    },
+                },
+            )
+        return
+    guard.leave()
+    report_failure(sender, exception, traceback)
+
+
+def _on_retry(sender: Any, reason: Any, **_: Any) -> None:
+    guard.leave()
+    report_retry(sender, reason)
+
+
+def _on_postrun(task: Any, state: str | None = None, **_: Any) -> None:
+    guard.leave()
+    report_discarded(task, state)
+
+
+def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's name
+    """A message for a task that this worker does not know: Celery drops it, so the engine has to hear of it."""
+    supervisor = current_supervisor()
+    header = getattr(message, "headers", None) or {}
+    identity = header.get("interlock")
+    if supervisor is not None and isinstance(identity, dict):
+        supervisor.note({"unknown": {**identity, "task_id": id, "task": name}})
+
+
+@control_command(name=INTERRUPT_COMMAND, args=[("task_ids", list), ("mode", str)], visible=False)
+def _interrupt(state: Any, task_ids: list[str], mode: str = "soft", **_: Any) -> dict[str, int]:  # noqa: ARG001 - Celery's protocol
+    """Signal the bodies of these attempts, where this worker holds them."""
+    supervisor = current_supervisor()
+    if supervisor is not None:
+        supervisor.interrupt(task_ids, mode)
+    return {"ok": len(task_ids)}

@@ -1,0 +1,75 @@
+"""What every task of the app becomes part of: the veto before the body, and retries that publish nothing.
+
+A signal receiver cannot stop a task (Celery logs what it raises and runs the body); `Task.before_start` can. And a task's own
+`self.retry` must not publish, because the database decides when there is a next attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.exceptions import Ignore
+
+from interlock.signals.header import read_header
+from interlock.signals.receivers import held_attempt
+
+from .interruption import guard
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+
+__all__ = ["StepMixin", "wrap_tasks"]
+
+logger = logging.getLogger("interlock.worker")
+
+
+class StepMixin(Task):
+    """Mixed in before a task's own class; without our header a task behaves as always."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Let the body run only where the attempt was claimed.
+
+        Raises:
+            Ignore: It was not; nothing is stored and no outcome is signalled.
+        """
+        held = held_attempt(self.request)
+        if held is None:
+            if read_header(self.request) is not None:
+                logger.error("step %s came without a claim; it is not run", task_id)
+                raise Ignore
+        elif not held.claim.granted:
+            logger.info("step %s is not run: %s", task_id, held.claim.reason)
+            raise Ignore
+        super().before_start(task_id, args, kwargs)
+        if held is not None:
+            guard.enter(self, held)
+
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Signature:
+        """What `self.retry` would publish. For a step it is only a description: sending it does nothing."""
+        signature = super().signature_from_request(request, *args, **options)
+        if held_attempt(request or self.request) is not None:
+            signature.apply_async = _not_sent
+        return signature
+
+
+def _not_sent(*args: Any, **options: Any) -> None:
+    """Stand in for `Signature.apply_async` in Celery's retry."""
+
+
+def wrap_tasks(app: Celery) -> None:
+    """Give every registered task the mixin, before the pool starts and builds their tracers.
+
+    Setting the app's task class would miss tasks with a base of their own, with an overridden `before_start`, and those
+    registered by hand.
+    """
+    app.finalize()
+    for name, task in app.tasks.items():
+        cls = type(task)
+        if name.startswith("celery.") or isinstance(task, StepMixin):
+            continue
+        task.__class__ = type(cls.__name__, (StepMixin, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})

@@ -1,0 +1,204 @@
+"""The part of Interlock that lives in a worker's MAIN process: it keeps the engine process alive, and signals bodies.
+
+It runs on MAIN's timer, so it neither waits for anything nor touches the database: children are forked from this process, and
+its event loop serves the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+from celery.worker import state as worker_state
+
+from interlock.core.settings import Settings
+from interlock.signals.header import read_header
+
+from .engine_link import EngineLink
+from .interruption import SOFT_SIGNAL, Notes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery import Celery
+
+__all__ = ["EngineStep", "Supervisor", "current_supervisor"]
+
+logger = logging.getLogger("interlock.worker")
+
+_POLL_S = 0.25
+_RESTART_AFTER_S = 1.0
+_ENGINE_STOP_S = 10.0
+
+
+class Supervisor:
+    """MAIN's side of one worker."""
+
+    def __init__(self, worker: Any) -> None:
+        self.app: Celery = worker.app
+        self.settings = Settings.load(self.app.conf)
+        self._worker = worker
+        self._notes = Notes.create()
+        self._link: EngineLink | None = None
+        self._restart_at = 0.0
+        self._beat_at = 0.0
+        self._told_at: dict[str, float] = {}
+        self._stopping = False
+        self.pid = os.getpid()
+        self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
+
+    # --- the engine process --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine, and look after it from MAIN's timer."""
+        if not self.pool_is_prefork:
+            logger.warning(
+                "this pool cannot interrupt a body that runs: pause in mode interrupt waits for it (drain); use prefork",
+            )
+        self._start_engine()
+        self._worker.timer.call_repeatedly(_POLL_S, self.tick)
+
+    def tick(self) -> None:
+        """Restart a dead engine, renew the claims, and carry out what the engine asks for."""
+        link = self._link
+        now = time.monotonic()
+        if link is None or link.exit_code() is not None:
+            if now >= self._restart_at and not self._stopping:
+                if link is not None:
+                    logger.warning("the engine process has ended (exit code %s); it is started again", link.exit_code())
+                    link.close(0)
+                self._start_engine()
+            return
+        for message in link.receive():
+            self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")))
+        if now >= self._beat_at:
+            self._beat_at = now + self.settings.heartbeat_s
+            self._beat()
+
+    def stop(self) -> None:
+        """A warm shutdown begins: bodies still finish, and the engine renews their claims until this process ends."""
+        self._stopping = True
+        if self._link is not None:
+            self._link.send({"held": self._held_ids(), "last": True})
+
+    def close(self) -> None:
+        """Everything has ended; end the engine too."""
+        self._stopping = True
+        if self._link is not None:
+            self._link.close(_ENGINE_STOP_S)
+            self._link = None
+        self._notes.remove()
+
+    def note(self, message: dict[str, Any]) -> None:
+        """Hand a piece of news to the engine; it may be lost."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def _start_engine(self) -> None:
+        path = self.settings.app or import_path(self.app)
+        if path is None:
+            logger.error(
+                "cannot find the app's import path for the engine process: set interlock_app = 'package.module:attribute'. "
+                "Until then this worker runs steps, but takes no commands and recovers nothing",
+            )
+            self._restart_at = float("inf")
+            return
+        self._restart_at = time.monotonic() + _RESTART_AFTER_S
+        self._link = EngineLink(path, self._worker.hostname)
+        self._beat_at = 0.0
+
+    # --- heartbeat -----------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        held = self._held_ids()
+        for task_id in [known for known in self._told_at if known not in held]:
+            del self._told_at[task_id]
+        if self._link is not None:
+            self._link.send({"held": held})
+
+    def _held_ids(self) -> list[str]:
+        return [request.id for request in _active_steps()]
+
+    # --- signalling bodies -----------------------------------------------------------------------------------------------
+
+    def interrupt(self, task_ids: Iterable[str], mode: str) -> None:
+        """Signal the bodies of the attempts that this worker holds at this moment.
+
+        The soft signal goes out once; `cancel` (soft, and after the grace the end of the process) and `terminate` are asked
+        for again at each heartbeat as long as the body is there.
+        """
+        wanted = set(task_ids)
+        for request in _active_steps():
+            if request.id in wanted:
+                self._interrupt_one(request, mode)
+
+    def _interrupt_one(self, request: Any, mode: str) -> None:
+        now = time.monotonic()
+        told_at = self._told_at.setdefault(request.id, now)
+        overdue = mode == "cancel" and now - told_at >= self.settings.cancel_grace_s
+        pid = request.worker_pid
+        if not pid or not request.time_start or not self.pool_is_prefork:
+            return
+        if mode == "terminate" or overdue:
+            logger.warning("ending the process of %s (%s)", request.id, "grace is over" if overdue else "asked for")
+            request.terminate(self._worker.pool, signal="SIGKILL")
+        else:
+            self._notes.leave(pid, request.id)
+            try:
+                os.kill(pid, SOFT_SIGNAL)
+            except ProcessLookupError:
+                logger.debug("process %s of %s has ended", pid, request.id)
+
+
+def _active_steps() -> list[Any]:
+    return [request for request in worker_state.active_requests if read_header(request) is not None]
+
+
+_current: Supervisor | None = None
+
+
+def current_supervisor() -> Supervisor | None:
+    """This MAIN process's supervisor; None elsewhere, also in children forked from it."""
+    return _current if _current is not None and _current.pid == os.getpid() else None
+
+
+class EngineStep(bootsteps.StartStopStep):
+    """The worker bootstep: made before the pool, so that it is stopped after it."""
+
+    requires = {"celery.worker.components:Timer"}  # noqa: RUF012 - Celery's protocol
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._supervisor: Supervisor | None = None
+
+    def start(self, worker: Any) -> None:
+        """Start the supervisor and its engine."""
+        global _current  # noqa: PLW0603 - one MAIN per process, and signal receivers have to find it
+        self._supervisor = _current = Supervisor(worker)
+        self._supervisor.start()
+
+    def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
+        """Begin a shutdown; safe to call twice."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    def terminate(self, worker: Any) -> None:
+        """Cold shutdown: the same; leases decide about the bodies."""
+        self.stop(worker)
+
+
+def import_path(app: Celery) -> str | None:
+    """Find `module:attribute` of an app among the imported modules; its own module first."""
+    modules = sorted(sys.modules.items(), key=lambda item: item[0] != app.main)
+    for name, module in modules:
+        # Celery itself keeps the app in private corners, which are empty in another process.
+        if name == "__main__" or name.partition(".")[0] in ("celery", "kombu", "billiard"):
+            continue
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app and not attribute.startswith("_"):
+                return f"{name}:{attribute}"
+    return None
