@@ -66,7 +66,9 @@ class Child:
             errors="replace",
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), name=f"{self.name}-output", daemon=True)
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process,), name=f"{self.name}-output", daemon=True
+        )
         self._reader.start()
 
     @property

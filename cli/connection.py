@@ -12,7 +12,7 @@ from .failures import AppNotFound, NoServer
 from .server_state import find_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from celery import Celery
@@ -29,23 +29,22 @@ __all__ = ["Operator", "Target", "connect", "find_target", "open_client"]
 class Operator(Protocol):
     """What the commands need of a `Client`; tests bring their own."""
 
-    def enqueue(self, workflow: Workflow, input: Any = None, *, idempotency_key: str | None = None) -> str: ...  # noqa: A002, D102
-    def pause(self, run_id: str, step: str | None = None, reason: str | None = None, mode: str = "interrupt") -> Any: ...  # noqa: D102
-    def resume(self, run_id: str, step: str | None = None, reason: str | None = None) -> Any: ...  # noqa: D102
-    def cancel(self, run_id: str, reason: str | None = None) -> Any: ...  # noqa: D102
-    def status(self, run_id: str) -> dict[str, Any]: ...  # noqa: D102
-    def result(self, run_id: str, step: str | None = None) -> Any: ...  # noqa: D102
+    def enqueue(self, workflow: Workflow, input: Any = None, idempotency_key: str | None = None) -> str: ...  # noqa: A002, D102
+    def pause(self, id: str, *, reason: str | None = None, mode: str = "interrupt") -> None: ...  # noqa: A002, D102
+    def resume(self, id: str, *, reason: str | None = None) -> None: ...  # noqa: A002, D102
+    def cancel(self, id: str, *, reason: str | None = None) -> None: ...  # noqa: A002, D102
+    def status(self, id: str) -> dict[str, Any]: ...  # noqa: A002, D102
+    def result(self, id: str, step: str | None = None) -> Any: ...  # noqa: A002, D102
     def list(  # noqa: D102
         self,
-        *,
         status: str | None = None,
         name: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         limit: int = 50,
     ) -> list[dict[str, Any]]: ...
-    def history(self, run_id: str, after_seq: int = 0) -> list[StateChange]: ...  # noqa: D102
-    def watch(self, run_id: str, after_seq: int = 0) -> Iterator[StateChange]: ...  # noqa: D102
+    def history(self, id: str, after_seq: int = 0) -> Sequence[StateChange]: ...  # noqa: A002, D102
+    def watch(self, id: str, after_seq: int = 0) -> Iterator[StateChange]: ...  # noqa: A002, D102
     def close(self) -> None: ...  # noqa: D102
 
 
@@ -68,7 +67,7 @@ class Target:
     embedded: bool = False
 
 
-def find_target(options: Options, *, dispatches: bool = False) -> Target | None:
+def find_target(options: Options, *, with_app: bool = False) -> Target | None:
     """Decide where a command goes.
 
     Addresses that are given (options, then environment) win; then a database in the app's configuration; then the
@@ -76,7 +75,7 @@ def find_target(options: Options, *, dispatches: bool = False) -> Target | None:
 
     Args:
         options: The shared options, environment included.
-        dispatches: Whether the command may start steps, for which an embedded server's app is loaded: its routes count.
+        with_app: Load an embedded server's app where none was named: it knows which tasks there are.
 
     Returns:
         None where nothing is known of any server.
@@ -93,7 +92,7 @@ def find_target(options: Options, *, dispatches: bool = False) -> Target | None:
         return given if app.conf.broker_url else None
     if state is None:
         return None
-    if app is None and dispatches:
+    if app is None and with_app:
         app = _app_of_server(state.app)
     if app is not None:
         use_broker(app, state.broker_url)
@@ -125,9 +124,9 @@ def open_client(options: Options, target: Target | None) -> Operator:
 
 
 @contextmanager
-def connect(options: Options, *, dispatches: bool = False) -> Iterator[Operator]:
+def connect(options: Options, *, with_app: bool = False) -> Iterator[Operator]:
     """A client by the shared options, closed at the end of the block; see `find_target`."""
-    client = open_client(options, find_target(options, dispatches=dispatches))
+    client = open_client(options, find_target(options, with_app=with_app))
     try:
         yield client
     finally:
@@ -146,5 +145,5 @@ def _may_serve(state: ServerState, options: Options, app: Celery) -> bool:
 def _app_of_server(name: str) -> Celery | None:
     try:
         return load_app(name)
-    except AppNotFound:  # called from another folder: without the app, tasks go to the default queue
+    except AppNotFound:  # called from another folder; the server's own sweeper sends the tasks
         return None

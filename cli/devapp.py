@@ -30,7 +30,7 @@ install(app)
 
 for _queue in os.environ.get(QUEUES, "").split(","):
     if _queue:
-        app.amqp.queues.add(_queue)
+        app.amqp.queues.select_add(_queue)
 
 
 @signals.worker_ready.connect(weak=False)

@@ -71,6 +71,8 @@ class ServerRunning(InterlockError):
 class Failure(click.ClickException):
     """An error as the command line shows it: `Error: …` on stderr, or one JSON document there."""
 
+    exit_code: int  # click's is a class variable; here each failure has its own
+
     def __init__(self, message: str, *, kind: str, retryable: bool, exit_code: int, as_json: bool) -> None:
         super().__init__(message)
         self.kind, self.retryable, self.as_json = kind, retryable, as_json

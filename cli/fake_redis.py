@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from socketserver import StreamRequestHandler
 
 from fakeredis import TcpFakeServer
 
@@ -11,9 +12,9 @@ __all__ = ["main"]
 
 def main(port: int) -> None:
     """Serve on a port of 127.0.0.1 until the process is ended."""
+    # Nagle's algorithm would delay each of its small replies by 40 ms.
+    StreamRequestHandler.disable_nagle_algorithm = True
     server = TcpFakeServer(("127.0.0.1", port))
-    # Nagle's algorithm delays each of its small replies by 40 ms.
-    server.RequestHandlerClass.disable_nagle_algorithm = True
     server.daemon_threads = True
     server.serve_forever(poll_interval=0.1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,27 +23,26 @@ def pause_run(
     run_id: str,
     screen: Screen,
     *,
-    step: str | None = None,
     reason: str | None = None,
     mode: str = "interrupt",
 ) -> None:
-    """Pause a run, or one step of it, and say what it is now.
+    """Pause a run and say what it is now.
 
     Raises:
         InterlockError: The run cannot be paused now, or is not there.
     """
-    client.pause(run_id, step, reason, mode)
-    _tell(client, run_id, screen, step, f"`interlock resume {run_id}` lets it go on")
+    client.pause(run_id, reason=reason, mode=mode)
+    _tell(client, run_id, screen, f"`interlock resume {run_id}` lets it go on")
 
 
-def resume_run(client: Operator, run_id: str, screen: Screen, *, step: str | None = None, reason: str | None = None) -> None:
-    """Resume a paused run, or a step that was paused by itself, and say what it is now.
+def resume_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> None:
+    """Resume a paused run and say what it is now.
 
     Raises:
         InterlockError: It is not paused, or not there.
     """
-    client.resume(run_id, step, reason)
-    _tell(client, run_id, screen, step, f"`interlock watch {run_id}` follows it")
+    client.resume(run_id, reason=reason)
+    _tell(client, run_id, screen, f"`interlock watch {run_id}` follows it")
 
 
 def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> None:
@@ -52,8 +51,8 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
     Raises:
         InterlockError: It has ended otherwise, or is not there.
     """
-    client.cancel(run_id, reason)
-    _tell(client, run_id, screen, None, "")
+    client.cancel(run_id, reason=reason)
+    _tell(client, run_id, screen)
 
 
 @click.command(
@@ -62,7 +61,6 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
     examples=('interlock pause 7d0c2f6e-… --reason "bad feed"', "interlock pause 7d0c2f6e-… --mode drain"),
 )
 @click.argument("run_id")
-@click.argument("step", required=False)
 @_reason
 @click.option(
     "--mode",
@@ -71,20 +69,19 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
     show_default=True,
     help="For steps that run: raise in their code, let them finish, or kill their process.",
 )
-def pause(options: Options, run_id: str, step: str | None, *, reason: str | None, mode: str) -> None:
-    """Pause a run, or only STEP of it. No step starts until it is resumed."""
+def pause(options: Options, run_id: str, *, reason: str | None, mode: str) -> None:
+    """Pause a run. No step starts until it is resumed."""
     with connect(options) as client:
-        pause_run(client, run_id, Screen.of(options), step=step, reason=reason, mode=mode)
+        pause_run(client, run_id, Screen.of(options), reason=reason, mode=mode)
 
 
 @click.command("resume", cls=Verb, examples=("interlock resume 7d0c2f6e-…",))
 @click.argument("run_id")
-@click.argument("step", required=False)
 @_reason
-def resume(options: Options, run_id: str, step: str | None, *, reason: str | None) -> None:
-    """Let a paused run go on, or only STEP of it. What finished meanwhile counts."""
-    with connect(options, dispatches=True) as client:
-        resume_run(client, run_id, Screen.of(options), step=step, reason=reason)
+def resume(options: Options, run_id: str, *, reason: str | None) -> None:
+    """Let a paused run go on. What finished meanwhile counts."""
+    with connect(options) as client:
+        resume_run(client, run_id, Screen.of(options), reason=reason)
 
 
 @click.command("cancel", cls=Verb, examples=('interlock cancel 7d0c2f6e-… --reason "superseded"',))
@@ -96,18 +93,8 @@ def cancel(options: Options, run_id: str, *, reason: str | None) -> None:
         cancel_run(client, run_id, Screen.of(options), reason=reason)
 
 
-def _tell(client: Operator, run_id: str, screen: Screen, step: str | None, advice: str) -> None:
-    run: dict[str, Any] = client.status(run_id)
-    states = {item["key"]: item["status"] for item in run["steps"]}
-    document = {"run_id": run_id, "status": run["status"]}
-    if step is None:
-        screen.done(document, f"run {run_id} is {_said(run['status'])}")
-    else:
-        document |= {"step": step, "step_status": states.get(step)}
-        screen.done(document, f"step {step} is {_said(states.get(step))}, run {run_id} is {_said(run['status'])}")
+def _tell(client: Operator, run_id: str, screen: Screen, advice: str = "") -> None:
+    status = client.status(run_id)["status"]
+    screen.done({"run_id": run_id, "status": status}, f"run {run_id} is {status.replace('_', ' ')}")
     if advice:
         screen.note(advice)
-
-
-def _said(state: str | None) -> str:
-    return str(state or "unknown").replace("_", " ")

@@ -78,11 +78,13 @@ class Options:
 
     def merged(self, given: dict[str, Any]) -> Options:
         """These options with what is given over them."""
-        return replace(self, **{name: value for name, value in given.items() if value})
+        if given.get("app"):
+            given = {**given, "application": None}
+        return replace(self, **{name: value for name, value in given.items() if value or name == "application"})
 
     def with_environment(self) -> Options:
         """These options with the environment for what is not given."""
-        found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
+        found: dict[str, Any] = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
         return replace(self, **{name: value for name, value in found.items() if value and not getattr(self, name)})
 
 
@@ -106,7 +108,7 @@ def shared_options() -> list[click.Option]:
 
 
 def _env(name: str) -> str:
-    return f"[{_ENVIRONMENT[name]}]"
+    return f"[env: {_ENVIRONMENT[name]}]"
 
 
 def remember(ctx: click.Context, given: dict[str, Any]) -> None:
@@ -125,7 +127,6 @@ class Verb(click.Command):
 
     Args:
         examples: Lines for the end of its help, each a command to type.
-        uses: Names of the shared options that concern it; all by default. The rest is not offered.
     """
 
     def __init__(
@@ -138,7 +139,8 @@ class Verb(click.Command):
         self.examples = examples
         self._shared = shared_options()
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})
-        super().__init__(*args, params=[*(params or ()), *self._shared], **kwargs)
+        kwargs["params"] = [*(params or ()), *self._shared]
+        super().__init__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function; errors that can be expected become one line and an exit code."""

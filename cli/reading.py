@@ -49,9 +49,16 @@ def show_status(client: Operator, run_id: str, screen: Screen, *, every_step: bo
     steps: list[dict[str, Any]] = run["steps"]
     if not steps:
         return
-    shown = steps if every_step or len(steps) <= _SHOWN_STEPS else [step for step in steps if step["status"] not in _QUIET]
+    shown = (
+        steps if every_step or len(steps) <= _SHOWN_STEPS else [step for step in steps if step["status"] not in _QUIET]
+    )
     screen.line()
-    columns = [Column("STEP", whole=True), Column("STATE", whole=True), Column("TRY", right=True), Column("TIME", right=True)]
+    columns = [
+        Column("STEP", whole=True),
+        Column("STATE", whole=True),
+        Column("TRY", right=True),
+        Column("TIME", right=True),
+    ]
     screen.table([*columns, Column("TASK"), Column("NOTE")], (_step_row(step, screen.now) for step in shown))
     if len(shown) < len(steps):
         screen.note(f"{len(steps) - len(shown):,} more steps that wait or are done; --all shows them")
@@ -130,12 +137,16 @@ def status(options: Options, run_id: str, *, every_step: bool) -> None:
     cls=Verb,
     examples=("interlock list", "interlock list --status failed --since 24h", "interlock list --name nightly --json"),
 )
-@click.option("--status", "state", type=click.Choice([state.value for state in WorkflowState]), help="Only in this state.")
+@click.option(
+    "--status", "state", type=click.Choice([state.value for state in WorkflowState]), help="Only in this state."
+)
 @click.option("--name", help="Only of the workflow of this name.")
 @click.option("--since", metavar="WHEN", help="Only created since then: 30m, 2h, 7d, or an ISO 8601 time.")
 @click.option("--until", metavar="WHEN", help="Only created before then; as --since.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most, newest first.")
-def list_runs(  # noqa: D417 - the options are documented where they are declared
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most, newest first."
+)
+def list_runs(
     options: Options,
     *,
     state: str | None,
@@ -146,7 +157,9 @@ def list_runs(  # noqa: D417 - the options are documented where they are declare
 ) -> None:
     """List runs, newest first."""
     screen = Screen.of(options)
-    created_after, created_before = (_typed_time(name, typed, screen) for name, typed in (("since", since), ("until", until)))
+    created_after, created_before = (
+        _typed_time(name, typed, screen) for name, typed in (("since", since), ("until", until))
+    )
     with connect(options) as client:
         show_list(
             client,
@@ -165,7 +178,9 @@ def list_runs(  # noqa: D417 - the options are documented where they are declare
     examples=("interlock history 7d0c2f6e-…", "interlock history 7d0c2f6e-… --last 20"),
 )
 @click.argument("run_id")
-@click.option("--after", "after_seq", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only changes after this one.")
+@click.option(
+    "--after", "after_seq", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only changes after this one."
+)
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N changes.")
 def history(options: Options, run_id: str, *, after_seq: int, last: int | None) -> None:
     """Show every state change of a run: what, when, who and why."""
@@ -208,7 +223,14 @@ def _counted(counts: Mapping[str, int]) -> Text:
 
 def _step_row(step: Mapping[str, Any], now: datetime) -> tuple[str | Text, ...]:
     took = duration(elapsed_s(step["started_at"], step["completed_at"], now))
-    return step["key"], state_text(step["status"]), str(step["attempt"] or ""), took, step["task"] or "", _step_note(step)
+    return (
+        step["key"],
+        state_text(step["status"]),
+        str(step["attempt"] or ""),
+        took,
+        step["task"] or "",
+        _step_note(step),
+    )
 
 
 def _step_note(step: Mapping[str, Any]) -> str | Text:

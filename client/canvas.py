@@ -143,7 +143,7 @@ class _Writer:
         return _Before()
 
 
-def _literal(value: Any) -> Json:  # noqa: ANN401 - an argument of a canvas
+def _literal(value: Any) -> Json:
     """Keep an argument what it is: canvas knows no expressions, so what looks like one is data."""
     return {LITERAL: value} if _has_marker(value) else value
 

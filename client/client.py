@@ -6,6 +6,7 @@ engine. Both ways it is the same `Command`, handled by the same handler, so a `r
 
 from __future__ import annotations
 
+import builtins
 import getpass
 import json
 import socket
@@ -27,7 +28,7 @@ from interlock.signals.runtime import Runtime, events_url
 from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
 
 from .control_link import ControlLink, outcome_result
-from .watching import WatchTimeout, awatch, watch
+from .watching import awatch, watch
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -225,16 +226,16 @@ class Client:
         """
         return self._call("result", id, **({} if step is None else {"step": step}))
 
-    def list(  # noqa: A003 - SPEC's name
+    def list(
         self,
         status: str | None = None,
         name: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         limit: int = 50,
-    ) -> list[dict[str, Any]]:
+    ) -> builtins.list[dict[str, Any]]:
         """The session's runs, newest first."""
-        return list(
+        return builtins.list(
             self._call(
                 "list",
                 status=status,
@@ -245,13 +246,13 @@ class Client:
             ),
         )
 
-    def history(self, id: str, after_seq: int = 0) -> list[StateChange]:  # noqa: A002 - SPEC's name
+    def history(self, id: str, after_seq: int = 0) -> builtins.list[StateChange]:  # noqa: A002 - SPEC's name
         """Every change of the run behind `after_seq`, in order.
 
         Raises:
             RunNotFound: No such run in this session.
         """
-        changes: list[StateChange] = []
+        changes: builtins.list[StateChange] = []
         while page := self._fetch(id, changes[-1].seq if changes else after_seq):
             changes += page
             if len(page) < _PAGE:
@@ -331,7 +332,7 @@ class Client:
         )
         return outcome_result(self._open_handler().handle(command))
 
-    def _fetch(self, run_id: str, after_seq: int) -> list[StateChange]:
+    def _fetch(self, run_id: str, after_seq: int) -> builtins.list[StateChange]:
         if self.settings.database_url is None:
             return [decode(json.dumps(item)) for item in self._call("replay", run_id, after_seq=after_seq, limit=_PAGE)]
         with self._open_runtime().database.reading() as connection:

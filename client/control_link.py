@@ -49,7 +49,7 @@ class ControlLink:
                 with Consumer(
                     connection,
                     queues=[reply_queue(name)],
-                    on_message=lambda message: replies.append(json.loads(message.body)),
+                    on_message=lambda message: replies.append(json.loads(message.body or "null")),
                     no_ack=True,
                 ):
                     self._send(connection, {**command.model_dump(mode="json"), "reply_to": name})

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 
 from .columns import clock, seconds_after
 from .flow import DISPATCH_COLUMNS, ENGINE, Flow
-from .models import WorkflowStep
+from .models import WorkflowStep, table_of_model
 from .outcomes import Failure, record_failure, record_result
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
@@ -32,7 +32,7 @@ __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 
 logger = logging.getLogger("interlock.attempts")
 
-_steps = WorkflowStep.__table__
+_steps = table_of_model(WorkflowStep)
 
 _READ = (
     _steps.c.id,
@@ -192,7 +192,13 @@ class Attempts:
         if row is None:
             return _stale(ref, row)
         if _holds(row, ref) and row.status == StepState.RUNNING.value:
-            record_result(unit, self._settings, row, result, Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id}))
+            record_result(
+                unit,
+                self._settings,
+                row,
+                result,
+                Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id}),
+            )
         elif _drains(row, ref):
             if row.status == StepState.PAUSED.value:
                 _keep(connection, row.id, {"kind": "completed", "result": result})
@@ -229,7 +235,7 @@ class Attempts:
         unit.finish()
         return Report.RECORDED
 
-    def _drained_failure(self, unit: UnitOfWork, row: Row[Any], failure: Failure) -> None:
+    def _drained_failure(self, unit: UnitOfWork, row: Row[*tuple[Any, ...]], failure: Failure) -> None:
         """An attempt that was told to stop has stopped. Its failure counts only if stopping did not cause it."""
         caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown")
         if row.status == StepState.PAUSED.value and not caused_by_stopping:
@@ -255,15 +261,15 @@ class Attempts:
         return UnitOfWork.lock(connection, effects, ref.run_id, emitter=self._database.emitter)
 
 
-def _read(connection: Connection, step_id: str) -> Row[Any] | None:
+def _read(connection: Connection, step_id: str) -> Any:
     return connection.execute(select(*_READ).where(_steps.c.id == step_id)).one_or_none()
 
 
-def _holds(row: Row[Any], ref: AttemptRef) -> bool:
+def _holds(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
     return ref.token is not None and row.claim_token == ref.token and row.task_id == ref.task_id
 
 
-def _drains(row: Row[Any], ref: AttemptRef) -> bool:
+def _drains(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
     return ref.token is not None and row.drain_token == ref.token and row.drain_task_id == ref.task_id
 
 
@@ -294,8 +300,12 @@ def _why_not(connection: Connection, ref: AttemptRef) -> Claim:
     return Claim(granted=False, reason=f"the step is {row.status}")
 
 
-def _stale(ref: AttemptRef, row: Row[Any] | None) -> Report:
-    if row is not None and row.status in (StepState.COMPLETED.value, StepState.FAILED.value) and row.task_id == ref.task_id:
+def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None) -> Report:
+    if (
+        row is not None
+        and row.status in (StepState.COMPLETED.value, StepState.FAILED.value)
+        and row.task_id == ref.task_id
+    ):
         return Report.REPEATED
     logger.warning(
         "ignored a report of attempt %s: the step is %s, its attempt %s",

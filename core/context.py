@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from .expressions import ALL, read_expression
-from .models import StepDependency, WorkflowRun, WorkflowStep
+from .models import StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["step_context"]
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
-_dependencies = StepDependency.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+_dependencies = table_of_model(StepDependency)
 
 
 def step_context(connection: Connection, run_id: str, step_id: str, expressions: Iterable[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from .errors import InvalidPlan, PayloadTooLarge, RunNotFound
 from .joining import database_of, deliver_for, read_in, write_in
 from .json_values import json_size, plain_json
-from .models import WorkflowRun
+from .models import WorkflowRun, table_of_model
 from .names import check_name
 from .plan import PlanLimits, validate_plan
 from .settings import Settings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkflowController"]
 
-_runs = WorkflowRun.__table__
+_runs = table_of_model(WorkflowRun)
 
 
 class WorkflowController:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, func, or_, select, update
 
-from .models import StepDependency, WorkflowStep
+from .models import StepDependency, WorkflowStep, table_of_model
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ __all__ = ["UNSETTLED", "count_down", "recount"]
 
 UNSETTLED = (StepState.PENDING, StepState.RUNNING, StepState.PAUSED, StepState.WAITING_APPROVAL)
 
-_steps = WorkflowStep.__table__
-_dependencies = StepDependency.__table__
+_steps = table_of_model(WorkflowStep)
+_dependencies = table_of_model(StepDependency)
 _upstream = _steps.alias("upstream")
 
 _COMPLETED = _upstream.c.status == StepState.COMPLETED.value

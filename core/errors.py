@@ -250,7 +250,7 @@ class EntityNotFound(StateMachineError):
 
 
 class _EdgeError(StateMachineError):
-    def __init__(  # noqa: PLR0913 - the attributes of an edge, all by keyword
+    def __init__(
         self,
         message: str,
         *,

@@ -17,7 +17,7 @@ from .counters import UNSETTLED, count_down, recount
 from .errors import ExpressionError
 from .events import Dispatch, Interrupt
 from .expressions import truthy
-from .models import ApprovalRequest, WorkflowStep
+from .models import ApprovalRequest, WorkflowStep, table_of_model
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause
 
@@ -36,8 +36,8 @@ ENGINE = "engine"
 
 _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
-_steps = WorkflowStep.__table__
-_requests = ApprovalRequest.__table__
+_steps = table_of_model(WorkflowStep)
+_requests = table_of_model(ApprovalRequest)
 
 #: What `Flow.dispatch` needs of a step.
 DISPATCH_COLUMNS = (
@@ -131,15 +131,18 @@ class Flow:
 
     def count_open(self) -> int:
         """Count the steps that are not settled."""
-        return self.unit.connection.scalar(
-            select(func.count()).where(
-                _steps.c.run_id == self.unit.run.id,
-                or_(
-                    _steps.c.status.in_([state.value for state in UNSETTLED]),
-                    and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+        return (
+            self.unit.connection.scalar(
+                select(func.count()).where(
+                    _steps.c.run_id == self.unit.run.id,
+                    or_(
+                        _steps.c.status.in_([state.value for state in UNSETTLED]),
+                        and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+                    ),
                 ),
-            ),
-        ) or 0
+            )
+            or 0
+        )
 
     def new_attempt(self) -> dict[str, Any]:
         """Columns of a fresh attempt with an id of its own; a draining predecessor delays its dispatch."""
@@ -173,7 +176,7 @@ class Flow:
         ).all()
         self.dispatch(rows)
 
-    def dispatch(self, rows: Iterable[Row[Any]]) -> None:
+    def dispatch(self, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
         """Have the attempts in `rows` published after the commit; one that waits for its predecessor is left to the sweeper."""
         run = self.unit.run
         self.unit.effects.dispatches += [
@@ -210,11 +213,11 @@ class Flow:
             hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
             settled = self._start_or_skip(ready, hopeless)
 
-    def _count_down(self, settled: Sequence[str]) -> Iterator[Row[Any]]:
+    def _count_down(self, settled: Sequence[str]) -> Iterator[Row[*tuple[Any, ...]]]:
         for ids in _chunks(settled):
             yield from count_down(self.unit.connection, ids)
 
-    def _start_or_skip(self, ready: Sequence[Row[Any]], hopeless: list[str]) -> list[str]:
+    def _start_or_skip(self, ready: Sequence[Row[*tuple[Any, ...]]], hopeless: list[str]) -> list[str]:
         """Start what is ready, skip what cannot start or is not wanted; returns the ids of those that have settled."""
         starting: list[str] = []
         unwanted: list[str] = []
@@ -269,7 +272,9 @@ class Flow:
             attempt=_steps.c.attempt + 1,
             started_at=func.coalesce(_steps.c.started_at, clock()),
         )
-        self.unit.move_steps(StepState.FAILED, cause, _steps.c.id == step_id, **CLEARED, error=message, completed_at=clock())
+        self.unit.move_steps(
+            StepState.FAILED, cause, _steps.c.id == step_id, **CLEARED, error=message, completed_at=clock()
+        )
 
     def step_failed(self, step_id: str, message: str) -> None:
         """Apply the `on_failure` of a step that has failed with no retry coming."""
@@ -282,7 +287,9 @@ class Flow:
             self.pause(Cause(ENGINE, f"step {row.key} failed: {message}"), mode="drain", paused_by=ENGINE)
         else:
             self.unit.run.open_steps -= 1
-            self.end(WorkflowState.FAILED, Cause(ENGINE, f"step {row.key} failed: {message}"), error=f"{row.key}: {message}")
+            self.end(
+                WorkflowState.FAILED, Cause(ENGINE, f"step {row.key} failed: {message}"), error=f"{row.key}: {message}"
+            )
 
     def end(self, target: WorkflowState, cause: Cause, **values: Any) -> None:
         """End the run as failed or cancelled, and everything unsettled with it; the run's row is the last one."""
@@ -394,7 +401,7 @@ class Flow:
         self.dispatch(rows)
 
 
-def _readiness(row: Row[Any]) -> Readiness:
+def _readiness(row: Row[*tuple[Any, ...]]) -> Readiness:
     counts = DependencyCounts(open=row.open_deps, unmet=row.unmet_deps, failed=row.failed_deps)
     return readiness((row.spec or {}).get("trigger", "all_completed"), counts)
 

@@ -42,7 +42,7 @@ class GuardContext:
 
     connection: Connection
     entity_type: str
-    entity: Mapping[str, Any]
+    entity: Mapping[Any, Any]
     from_state: str
     to_state: str
     actor: str
@@ -103,8 +103,7 @@ def has_valid_plan(context: GuardContext) -> bool:
     """The run has steps, each waits for steps of the same run, and no cycle keeps one from starting."""
     run_id = context.entity["id"]
     keys: dict[str, tuple[str, ...]] = {
-        row.id: ()
-        for row in context.connection.execute(select(WorkflowStep.id).where(WorkflowStep.run_id == run_id))
+        row.id: () for row in context.connection.execute(select(WorkflowStep.id).where(WorkflowStep.run_id == run_id))
     }
     edges = select(StepDependency.step_id, StepDependency.upstream_id).where(StepDependency.run_id == run_id)
     for step_id, upstream_id in context.connection.execute(edges):
@@ -130,6 +129,6 @@ def has_approval(context: GuardContext) -> bool:
     decided = exists().where(
         ApprovalRequest.run_id == run_id,
         ApprovalRequest.decision.in_(("approved", "rejected")),
-        func.coalesce(ApprovalRequest.decided_at >= began, True),  # noqa: FBT003 - a run without history just waits
+        func.coalesce(ApprovalRequest.decided_at >= began, True),
     )
     return bool(context.connection.scalar(select(decided)))

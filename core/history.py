@@ -13,7 +13,7 @@ from sqlalchemy import and_, bindparam, or_, select
 
 from .columns import clock
 from .events import StateChange
-from .models import StateHistory, WorkflowRun
+from .models import StateHistory, WorkflowRun, table_of_model
 from .transitions import WORKFLOW_TABLE
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ __all__ = ["PAGE", "HistoryReader", "RunHead", "SessionHeads", "read_changes", "
 PAGE = 1000
 """Changes that one reading returns at most; fewer mean that there were no more at that moment."""
 
-_runs = WorkflowRun.__table__
-_history = StateHistory.__table__
+_runs = table_of_model(WorkflowRun)
+_history = table_of_model(StateHistory)
 
 _CHANGES = (
     select(

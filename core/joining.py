@@ -157,7 +157,9 @@ def _refresh(session: Session, effects: Effects) -> None:
 class _Pending:
     """Effects of a session that wait for its commit, each with the transactions it is inside of."""
 
-    entries: list[tuple[tuple[SessionTransaction, ...], Effects, Callable[[Effects], None]]] = field(default_factory=list)
+    entries: list[tuple[tuple[SessionTransaction, ...], Effects, Callable[[Effects], None]]] = field(
+        default_factory=list
+    )
 
     def add(self, session: Session, effects: Effects, deliver: Callable[[Effects], None]) -> None:
         inside = []

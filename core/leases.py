@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import or_, select, update
 
 from .columns import seconds_after
-from .models import WorkflowRun, WorkflowStep
+from .models import WorkflowRun, WorkflowStep, table_of_model
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Heartbeat", "renew_leases"]
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
 
 
 @dataclass(slots=True)

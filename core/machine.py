@@ -147,7 +147,9 @@ class StateMachine:
 
     def _check(self, connection: Connection, entity_id: str, target: WorkflowState | StepState) -> bool:
         row = self._row(connection, entity_id)
-        return row is not None and self._table.parse(row.status) != target and self._holds(connection, entity_id, target)
+        return (
+            row is not None and self._table.parse(row.status) != target and self._holds(connection, entity_id, target)
+        )
 
     def _holds(self, connection: Connection, entity_id: str, target: WorkflowState | StepState) -> bool:
         """Ask table and guards without moving anything, and without taking the lock."""

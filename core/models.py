@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
     column,
@@ -38,6 +39,7 @@ __all__ = [
     "StepDependency",
     "WorkflowRun",
     "WorkflowStep",
+    "table_of_model",
 ]
 
 NAME = String(200)
@@ -302,6 +304,14 @@ class ControlCommand(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=clock(), server_default=clock())
 
     __table_args__ = (Index(None, "created_at"),)
+
+
+def table_of_model(model: type[Base]) -> Table:
+    """The table of a model, for statements that need no objects."""
+    table = model.__table__
+    if not isinstance(table, Table):
+        raise TypeError(model)
+    return table
 
 
 def _refuse_status(target: WorkflowRun | WorkflowStep, value: Any, old: Any, initiator: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature

@@ -9,7 +9,7 @@ from sqlalchemy import JSON
 
 from .columns import clock, seconds_after
 from .flow import CLEARED, ENGINE, Flow
-from .models import WorkflowStep
+from .models import WorkflowStep, table_of_model
 from .retry import GiveUp, Retry, RetryPolicy, decide
 from .states import StepState
 from .unit_of_work import Cause
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "record_result", "retry_now"]
 
-_steps = WorkflowStep.__table__
+_steps = table_of_model(WorkflowStep)
 
 FailureCause = Literal["error", "timeout", "worker_lost", "shutdown", "interrupted", "celery_retry", "unusable"]
 
 # Causes that are no fault of the step's: the next attempt comes at once and counts against nothing.
 _UNCOUNTED = ("shutdown", "interrupted")
 
-_REASONS: Mapping[str, str] = {"worker_lost": "worker lost", "shutdown": "worker shutdown", "interrupted": "interrupted"}
-
+_REASONS: Mapping[str, str] = {
+    "worker_lost": "worker lost",
+    "shutdown": "worker shutdown",
+    "interrupted": "interrupted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Failure:
         return _REASONS.get(self.cause, self.message)
 
 
-def record_result(unit: UnitOfWork, settings: Settings, row: Row[Any], result: Any, cause: Cause) -> None:
+def record_result(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], result: Any, cause: Cause) -> None:
     """Move a running step to completed with `result`, and apply what follows."""
     unit.move_steps(
         StepState.COMPLETED,
@@ -76,7 +79,10 @@ def record_result(unit: UnitOfWork, settings: Settings, row: Row[Any], result: A
     )
     Flow(unit, settings).settled([row.id])
 
-def record_failure(unit: UnitOfWork, settings: Settings, row: Row[Any], failure: Failure, cause: Cause) -> None:
+
+def record_failure(
+    unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], failure: Failure, cause: Cause
+) -> None:
     """Move a running step to failed; then to running again if a retry is due at once, or apply its `on_failure`."""
     failures = row.failures + (failure.cause in ("error", "timeout", "unusable"))
     losses = row.losses + (failure.cause == "worker_lost")
@@ -106,6 +112,7 @@ def record_failure(unit: UnitOfWork, settings: Settings, row: Row[Any], failure:
     elif delay_s <= 0:
         retry_now(unit, settings, [row.id], Cause(ENGINE, f"retry after: {failure.reason}"))
 
+
 def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cause: Cause) -> None:
     """Move failed steps to running with a new attempt each, and have them dispatched."""
     flow = Flow(unit, settings)
@@ -119,7 +126,7 @@ def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cau
         flow.begin_attempts(_steps.c.id.in_([change.entity_id for change in moved]))
 
 
-def apply_late(unit: UnitOfWork, settings: Settings, row: Row[Any], cause: Cause) -> None:
+def apply_late(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cause: Cause) -> None:
     """At resume: move a paused step on by the report that came while it was paused (its `late` column)."""
     unit.move_steps(StepState.RUNNING, cause, _steps.c.id == row.id, _steps.c.status == StepState.PAUSED.value)
     late = row.late
@@ -127,7 +134,13 @@ def apply_late(unit: UnitOfWork, settings: Settings, row: Row[Any], cause: Cause
         record_result(unit, settings, row, late["result"], Cause(ENGINE, "completed while paused"))
     else:
         failure = Failure(**{**late["failure"], "exception_names": tuple(late["failure"]["exception_names"])})
-        record_failure(unit, settings, row, failure, Cause(ENGINE, failure.reason, {"error": failure.message, "cause": failure.cause}))
+        record_failure(
+            unit,
+            settings,
+            row,
+            failure,
+            Cause(ENGINE, failure.reason, {"error": failure.message, "cause": failure.cause}),
+        )
 
 
 def _decide(spec: Mapping[str, Any], failure: Failure, failures: int, losses: int) -> Retry | GiveUp:

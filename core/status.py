@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from .columns import clock
-from .models import StepDependency, WorkflowRun, WorkflowStep
+from .models import StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from .states import StepState
 from .transitions import WORKFLOW_TABLE
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFilter", "list_runs", "run_results", "run_status"]
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
-_dependencies = StepDependency.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+_dependencies = table_of_model(StepDependency)
 
 
 def run_status(connection: Connection, run_id: str, session_id: str) -> dict[str, Any] | None:
@@ -89,7 +89,9 @@ def list_runs(connection: Connection, session_id: str, wanted: RunFilter) -> lis
         query = query.where(_runs.c.created_at >= wanted.created_after)
     if wanted.created_before is not None:
         query = query.where(_runs.c.created_at < wanted.created_before)
-    runs = connection.execute(query.order_by(_runs.c.created_at.desc(), _runs.c.id).limit(wanted.limit)).mappings().all()
+    runs = (
+        connection.execute(query.order_by(_runs.c.created_at.desc(), _runs.c.id).limit(wanted.limit)).mappings().all()
+    )
     counted = {
         row.run_id: row
         for row in connection.execute(
@@ -121,7 +123,9 @@ def run_results(connection: Connection, run_id: str, step: str | None = None) ->
     if step is not None:
         query = query.where(_steps.c.key == step)
     else:
-        query = query.where(_steps.c.id.not_in(select(_dependencies.c.upstream_id).where(_dependencies.c.run_id == run_id)))
+        query = query.where(
+            _steps.c.id.not_in(select(_dependencies.c.upstream_id).where(_dependencies.c.run_id == run_id))
+        )
     return {row.key: row.result for row in connection.execute(query.order_by(_steps.c.position))}
 
 
@@ -139,7 +143,7 @@ def _after(connection: Connection, run_id: str) -> dict[str, list[str]]:
     return after
 
 
-def _pause(run: Mapping[Any, Any], rows: list[Row[Any]] | Any) -> dict[str, Any] | None:
+def _pause(run: Mapping[Any, Any], rows: list[Row[*tuple[Any, ...]]] | Any) -> dict[str, Any] | None:
     if run["pause_mode"] is None or run["paused_at"] is None:
         return None
     return {
@@ -164,7 +168,7 @@ def _run_document(run: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _step_document(row: Row[Any], after: list[str]) -> dict[str, Any]:
+def _step_document(row: Row[*tuple[Any, ...]], after: list[str]) -> dict[str, Any]:
     return {
         "key": row.key,
         "step_id": row.id,

@@ -17,7 +17,7 @@ from .columns import clock, seconds_after
 from .errors import RunNotFound, StateMachineError
 from .events import Dispatch
 from .flow import DISPATCH_COLUMNS, ENGINE, Flow
-from .models import ApprovalRequest, WorkflowRun, WorkflowStep
+from .models import ApprovalRequest, WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import Failure, retry_now
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
@@ -35,10 +35,11 @@ __all__ = ["Sweeper", "Swept"]
 logger = logging.getLogger("interlock.sweeper")
 
 BATCH = 500
+_MAX_DOUBLINGS = 20  # 2 to that power overflows nothing, and is over any redispatch_max_s
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
-_requests = ApprovalRequest.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+_requests = table_of_model(ApprovalRequest)
 
 _UNCLAIMED = and_(
     _steps.c.claim_token.is_(None),
@@ -109,7 +110,10 @@ class Sweeper:
             .limit(batch)
             .with_for_update(skip_locked=True)
         )
-        wait_s = func.power(2.0, case((_steps.c.dispatches > 20, 20), else_=_steps.c.dispatches)) * self._settings.redispatch_s
+        wait_s = (
+            func.power(2.0, case((_steps.c.dispatches > _MAX_DOUBLINGS, _MAX_DOUBLINGS), else_=_steps.c.dispatches))
+            * self._settings.redispatch_s
+        )
         if connection.dialect.name == "sqlite":
             # One writer at a time, so there is nobody to skip; and no power() in every build.
             factor = case(*[(_steps.c.dispatches <= n, 2.0**n) for n in range(1, 10)], else_=1024.0)
@@ -158,7 +162,7 @@ class Sweeper:
                 swept.lost += bool(row.lost)
                 swept.timed_out += not row.lost
 
-    def _expire(self, row: Row[Any]) -> bool:
+    def _expire(self, row: Row[*tuple[Any, ...]]) -> bool:
         ref = AttemptRef(run_id=row.run_id, step_id=row.id, task_id=row.task_id, token=row.claim_token)
         failure = (
             Failure("worker_lost", f"the lease of {row.claimed_by} expired", meta={"worker": row.claimed_by})
@@ -171,7 +175,9 @@ class Sweeper:
             UnitOfWork.lock(connection, effects, ref.run_id)
             overdue = _steps.c.lease_until if row.lost else _steps.c.timeout_at
             still = connection.scalar(
-                select(_steps.c.id).where(_steps.c.id == row.id, _steps.c.claim_token == row.claim_token, overdue <= clock()),
+                select(_steps.c.id).where(
+                    _steps.c.id == row.id, _steps.c.claim_token == row.claim_token, overdue <= clock()
+                ),
             )
             if still is None:
                 return False
@@ -267,9 +273,7 @@ class Sweeper:
             if not late or unit.run.status not in (WorkflowState.EXECUTING, WorkflowState.WAITING_APPROVAL):
                 return False
             # Only an executing run may fail; one that waits for a person has no other edge than cancelled.
-            target = (
-                WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
-            )
+            target = WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
             Flow(unit, self._settings).end(target, cause, error=cause.reason)
             unit.finish()
             return True
@@ -314,7 +318,7 @@ class Sweeper:
         return self._database.transact(work)
 
 
-def _dispatch(row: Row[Any]) -> Dispatch:
+def _dispatch(row: Row[*tuple[Any, ...]]) -> Dispatch:
     return Dispatch(
         run_id=row.run_id,
         session_id=row.session_id,

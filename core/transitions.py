@@ -7,6 +7,7 @@ Validation, `docs/state-machine.md`, its diagrams and the history checker are al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -44,7 +45,7 @@ class TransitionTable(Generic[S]):
             UnknownState: No state of this table has that name.
         """
         try:
-            return self.states(state)
+            return self.states(str(state))
         except ValueError:
             known = tuple(member.value for member in self.states)
             raise UnknownState(entity_type=self.entity_type, state=str(state), known=known) from None
@@ -74,8 +75,7 @@ class TransitionTable(Generic[S]):
 
     def path(self, states: Iterable[S]) -> bool:
         """Whether every neighbouring pair of `states` is an edge."""
-        chain = list(states)
-        return all(self.allows(a, b) for a, b in zip(chain, chain[1:], strict=False))
+        return all(self.allows(source, target) for source, target in pairwise(states))
 
 
 _W, _S = WorkflowState, StepState
@@ -122,7 +122,7 @@ STEP_TABLE: TransitionTable[StepState] = TransitionTable(
     guards=MappingProxyType({}),
 )
 
-TABLES = MappingProxyType(
+TABLES: Mapping[str, TransitionTable[WorkflowState] | TransitionTable[StepState]] = MappingProxyType(
     {WORKFLOW_TABLE.entity_type: WORKFLOW_TABLE, STEP_TABLE.entity_type: STEP_TABLE},
 )
 

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .events import STATE_CHANGING, Effects, EventEmitter, StateChange
 from .guards import GuardContext, find_guard
-from .models import StateHistory, WorkflowRun, WorkflowStep
+from .models import StateHistory, WorkflowRun, WorkflowStep, table_of_model
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ __all__ = ["Cause", "LockedRun", "UnitOfWork"]
 
 logger = logging.getLogger("interlock.core")
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
-_history = StateHistory.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+_history = table_of_model(StateHistory)
 
 _READ_RUN = select(
     _runs.c.id,
@@ -114,7 +114,7 @@ class UnitOfWork:
         self._stored = (run.seq, run.open_steps)
 
     @classmethod
-    def lock(  # noqa: PLR0913 - all but three are keyword-only
+    def lock(
         cls,
         connection: Connection,
         effects: Effects,
@@ -266,7 +266,7 @@ class UnitOfWork:
             raise TransitionConflict(**_step_edge(row, target))
         return changes[0]
 
-    def check_step(self, step_id: str, target: StepState, cause: Cause) -> Mapping[str, Any] | None:
+    def check_step(self, step_id: str, target: StepState, cause: Cause) -> Mapping[Any, Any] | None:
         """Return the step's row if it may move to `target`, None if it is there already; raise otherwise."""
         row = (
             self.connection.execute(select(_steps).where(_steps.c.id == step_id, _steps.c.run_id == self.run.id))
@@ -295,9 +295,7 @@ class UnitOfWork:
         """Write the counters back. Call it once, last."""
         if (self.run.seq, self.run.open_steps) != self._stored:
             self.connection.execute(
-                update(_runs)
-                .where(_runs.c.id == self.run.id)
-                .values(seq=self.run.seq, open_steps=self.run.open_steps),
+                update(_runs).where(_runs.c.id == self.run.id).values(seq=self.run.seq, open_steps=self.run.open_steps),
             )
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -306,7 +304,7 @@ class UnitOfWork:
         self,
         names: tuple[str, ...],
         entity_type: str,
-        row: Mapping[str, Any],
+        row: Mapping[Any, Any],
         target: str,
         cause: Cause,
     ) -> None:
@@ -505,7 +503,7 @@ def _read_run(connection: Connection, query: Select[Any], run_id: str) -> Locked
     )
 
 
-def _step_edge(row: Mapping[str, Any], target: StepState) -> dict[str, Any]:
+def _step_edge(row: Mapping[Any, Any], target: StepState) -> dict[str, Any]:
     source = STEP_TABLE.parse(row["status"])
     return {
         "entity_type": STEP_TABLE.entity_type,

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from .columns import clock, seconds_after, seconds_between
 from .errors import CommandRefused, TransitionNotAllowed
 from .flow import Flow
-from .models import StepDependency, WorkflowRun, WorkflowStep, new_id
+from .models import StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
 from .outcomes import apply_late
 from .states import StepState, WorkflowState
 from .transitions import WORKFLOW_TABLE
@@ -43,9 +43,9 @@ __all__ = [
 
 PAUSE_MODES = ("interrupt", "drain", "terminate")
 
-_runs = WorkflowRun.__table__
-_steps = WorkflowStep.__table__
-_dependencies = StepDependency.__table__
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+_dependencies = table_of_model(StepDependency)
 
 _UNPLANNED = (WorkflowState.DRAFT, WorkflowState.PLANNING)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Computed, Table, inspect, text
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.types import TypeEngine
 
 from interlock.core.errors import ConfigurationError
 from interlock.core.models import Base
@@ -95,15 +97,15 @@ def _seen_by_alembic(connection: Connection) -> Iterator[str]:
     for entry in found:
         # What was modified in one column comes as a list of its own.
         for difference in entry if isinstance(entry, list) else [entry]:
-            yield _in_words(difference)
+            yield _in_words(difference, connection.dialect)
 
 
-def _in_words(difference: tuple[Any, ...]) -> str:
+def _in_words(difference: tuple[Any, ...], dialect: Dialect) -> str:
     verb, *subject = difference
     action, _, kind = verb.partition("_")
     if action == "modify":
         _schema, table, column, _existing, found, expected = subject
-        return f"{table}.{column}: {kind} is {_shown(found)}, should be {_shown(expected)}"
+        return f"{table}.{column}: {kind} is {_shown(found, dialect)}, should be {_shown(expected, dialect)}"
     item = subject[-1]
     state = "missing" if action == "add" else "not expected"
     if kind == "column":
@@ -113,8 +115,9 @@ def _in_words(difference: tuple[Any, ...]) -> str:
     return f"{item.table.name}: {kind.replace('_', ' ')} {item.name or ''} {state}"
 
 
-def _shown(value: object) -> str:
-    return str(getattr(value, "arg", value))
+def _shown(value: object, dialect: Dialect) -> str:
+    value = getattr(value, "arg", value)  # what a DefaultClause holds
+    return str(value.compile(dialect=dialect)) if isinstance(value, (ClauseElement, TypeEngine)) else str(value)
 
 
 def _generated_columns(inspector: Inspector, table: Table, dialect: Dialect) -> Iterator[str]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from alembic import context
 from sqlalchemy import text
 
+from interlock.core.database import open_database
 from interlock.core.errors import ConfigurationError
 from interlock.core.revision import VERSION_TABLE
 from interlock.core.settings import Settings
 from interlock.migrations.comparison import COMPARED
-from interlock.migrations.transaction import migrating, opened
+from interlock.migrations.transaction import migrating
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,8 +47,7 @@ def _forget_base(connection: Connection) -> None:
 
 
 def _print() -> None:
-    with opened(_url()) as database:  # which connects to nothing
-        dialect = database.dialect
+    dialect = open_database(_url()).dialect  # which connects to nothing
     context.configure(dialect_name=dialect, literal_binds=True, **OPTIONS)
     with context.begin_transaction():
         context.run_migrations()

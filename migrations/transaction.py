@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import NullPool, event, text
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from interlock.core.database import open_database
+from interlock.core.database import is_transient, open_database
 from interlock.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def opened(url: str) -> Iterator[Database]:
     """The database at `url`, with no connection left open after the block."""
     database = open_database(url, poolclass=NullPool)
     try:
+        if database.dialect == "sqlite":
+            _switch_to_wal(database)
         yield database
     finally:
         database.dispose()
@@ -62,6 +65,12 @@ def _run_locked(connection: Connection, work: Callable[[Connection], T]) -> T:
     if connection.dialect.name == "sqlite":
         _check_references(connection)
     return result
+
+
+@retry(retry=retry_if_exception(is_transient), wait=wait_random(0, 0.1), stop=stop_after_delay(30), reraise=True)
+def _switch_to_wal(database: Database) -> None:
+    # The first connection to a new file does it. Of two at once, SQLite tells one "locked" without letting it wait.
+    database.engine.connect().close()
 
 
 def _without_cascades(dbapi_connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature

@@ -17,9 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from interlock.core.controller import WorkflowController
 from interlock.core.errors import CommandRefused, InterlockError, RunNotFound
 from interlock.core.history import read_changes
-from interlock.core.models import ControlCommand, WorkflowRun
+from interlock.core.models import ControlCommand, WorkflowRun, table_of_model
 from interlock.core.status import RunFilter, list_runs, run_results
 from interlock.core.sweep import Sweeper
+
 from .control import READING, error_document
 from .envelope import encode
 
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
     from interlock.core.database import Database
     from interlock.core.settings import Settings
+
     from .control import Command
 
 __all__ = ["CommandHandler"]
 
-_commands = ControlCommand.__table__
-_runs = WorkflowRun.__table__
+_commands = table_of_model(ControlCommand)
+_runs = table_of_model(WorkflowRun)
 
 _ATTEMPTS = 3
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READING",
+    "REPLY_PATTERN",
     "Command",
     "control_connection",
     "control_queue",

@@ -82,7 +82,7 @@ def held_attempt(request: Any) -> Held | None:
     return found if isinstance(found, Held) else None
 
 
-def claim_attempt(task: Task, task_id: str) -> None:
+def claim_attempt(task: Task[..., Any], task_id: str) -> None:
     """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it."""
     header = read_header(task.request)
     if header is None:
@@ -98,7 +98,7 @@ def claim_attempt(task: Task, task_id: str) -> None:
     setattr(task.request, _HELD, Held(ref, claim))
 
 
-def report_success(task: Task, result: Any) -> None:
+def report_success(task: Task[..., Any], result: Any) -> None:
     """`task_success`: record the result. One that cannot be stored fails the step."""
     held = held_attempt(task.request)
     if held is None:
@@ -118,7 +118,7 @@ def report_success(task: Task, result: Any) -> None:
     _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
 
 
-def report_failure(task: Task, exception: BaseException, trace: Any = None) -> None:
+def report_failure(task: Task[..., Any], exception: BaseException, trace: Any = None) -> None:
     """`task_failure`: record why there is no result."""
     held = held_attempt(task.request)
     if held is None or not held.claim.granted:
@@ -127,7 +127,7 @@ def report_failure(task: Task, exception: BaseException, trace: Any = None) -> N
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
 
 
-def report_retry(task: Task, reason: Any) -> None:
+def report_retry(task: Task[..., Any], reason: Any) -> None:
     """`task_retry`: the task asked Celery for another try; record it with the time Celery computed."""
     held = held_attempt(task.request)
     if held is None or not held.claim.granted or not isinstance(reason, Retry):
@@ -135,7 +135,7 @@ def report_retry(task: Task, reason: Any) -> None:
     exception = reason.exc
     message = f"{type(exception).__name__}: {exception}" if exception is not None else str(reason)
     try:
-        override = _changed_arguments(task.request, reason.sig)
+        override = _changed_arguments(task.request, reason.sig)  # type: ignore[attr-defined] # missing in celery-types
     except ValueError as error:
         failure = Failure("unusable", f"retry with arguments that are not JSON: {error}")
     else:
@@ -149,7 +149,7 @@ def report_retry(task: Task, reason: Any) -> None:
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
 
 
-def report_discarded(task: Task, state: str | None) -> None:
+def report_discarded(task: Task[..., Any], state: str | None) -> None:
     """`task_postrun` of a body that ended by `Ignore`, `Reject` or `self.replace`: nobody would finish the step."""
     held = held_attempt(task.request)
     if held is None or not held.claim.granted or state not in ("IGNORED", "REJECTED"):
@@ -159,7 +159,7 @@ def report_discarded(task: Task, state: str | None) -> None:
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
 
 
-def _delay_s(when: datetime | float | None) -> float:
+def _delay_s(when: Any) -> float:
     """Seconds until the time that a `Retry` names, as an eta or a countdown."""
     if isinstance(when, datetime):
         return max((when - datetime.now(when.tzinfo or UTC)).total_seconds(), 0.0)
@@ -177,7 +177,7 @@ def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
     return dict(document)
 
 
-def _failure_of(task: Task, held: Held, exception: BaseException, trace: Any) -> Failure:
+def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trace: Any) -> Failure:
     message = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
     if held.interrupted or isinstance(exception, StepInterrupted):
         return Failure("interrupted", message)
@@ -197,7 +197,7 @@ def _failure_of(task: Task, held: Held, exception: BaseException, trace: Any) ->
     return Failure("error", message, exception_names(type(exception)), meta)
 
 
-def _report(task: Task, held: Held, report: Callable[[], Report]) -> None:
+def _report(task: Task[..., Any], held: Held, report: Callable[[], Report]) -> None:
     runtime = runtime_of(task.app)
     try:
         _persist(report, retry_s=runtime.settings.report_retry_s)

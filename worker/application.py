@@ -27,7 +27,7 @@ _DEFAULTS = {
 
 def _make() -> Celery:
     application = Celery("interlock", set_as_current=True)
-    application.add_defaults(_DEFAULTS)
+    application.add_defaults(lambda: dict(_DEFAULTS))
     application.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "celeryconfig"), silent=True)
     modules = [name.strip() for name in os.environ.get("INTERLOCK_IMPORTS", "").split(",") if name.strip()]
     if modules:

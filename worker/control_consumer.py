@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
-from kombu import Consumer
 from kombu.exceptions import KombuError
 from kombu.mixins import ConsumerMixin
 from sqlalchemy.exc import SQLAlchemyError
 
 from interlock.core.errors import CommandRefused, InterlockError
 from interlock.signals.control import (
+    REPLY_PATTERN,
     control_connection,
     control_queue,
     dead_letter_queue,
@@ -21,14 +22,14 @@ from interlock.signals.control import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Event
 
     from celery import Celery
-    from kombu import Connection
+    from kombu import Connection, Consumer
     from kombu.message import Message
 
     from interlock.core.settings import Settings
-
     from interlock.signals.commands import CommandHandler
 
 __all__ = ["ControlConsumer"]
@@ -57,7 +58,7 @@ class ControlConsumer(ConsumerMixin):
         if value:
             self._stop.set()
 
-    def get_consumers(self, Consumer: type[Consumer], channel: Any) -> list[Consumer]:  # noqa: N803 - the mixin's protocol
+    def get_consumers(self, Consumer: Callable[..., Consumer], channel: Any) -> list[Consumer]:  # noqa: ARG002, N803 - the mixin's protocol
         """Consume the control queue, one message at a time."""
         return [
             Consumer(
@@ -74,7 +75,7 @@ class ControlConsumer(ConsumerMixin):
     def _on_message(self, message: Message) -> None:
         reply_to: str | None = None
         try:
-            document = json.loads(message.body)
+            document = json.loads(message.body or "")
             reply_to = _reply_to(document)
             command = parse_command(document)
         except (ValueError, CommandRefused) as error:
@@ -83,7 +84,9 @@ class ControlConsumer(ConsumerMixin):
         try:
             outcome = self._handler.handle(command)
         except (SQLAlchemyError, InterlockError) as error:
-            logger.warning("command %s could not be carried out (%s); it is delivered again", command.id, type(error).__name__)
+            logger.warning(
+                "command %s could not be carried out (%s); it is delivered again", command.id, type(error).__name__
+            )
             self._stop.wait(1.0)
             message.requeue()
             return
@@ -94,7 +97,8 @@ class ControlConsumer(ConsumerMixin):
         refusal = error if isinstance(error, CommandRefused) else CommandRefused("?", "not JSON", code="invalid")
         logger.warning("set a control message aside: %s", refusal)
         queue = dead_letter_queue(self._settings.channel_prefix)
-        body = message.body if isinstance(message.body, str) else bytes(message.body).decode(errors="replace")
+        raw: Any = message.body
+        body = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
         self._publish(
             queue.routing_key,
             {"refused": str(refusal), "body": body[:10_000]},
@@ -127,4 +131,4 @@ def _reply_to(document: object) -> str | None:
     if not isinstance(document, dict):
         return None
     name = document.get("reply_to")
-    return name if isinstance(name, str) and name.startswith("interlock.reply.") and len(name) < 250 else None
+    return name if isinstance(name, str) and re.fullmatch(REPLY_PATTERN, name) else None

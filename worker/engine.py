@@ -23,9 +23,9 @@ from interlock.core.leases import renew_leases
 from interlock.core.outcomes import Failure
 from interlock.core.revision import require_revision
 from interlock.core.sweep import Sweeper
+from interlock.signals.commands import CommandHandler
 from interlock.signals.runtime import Runtime, runtime_of
 
-from interlock.signals.commands import CommandHandler
 from .control_consumer import ControlConsumer
 from .engine_link import read_lines
 
@@ -121,7 +121,9 @@ class Engine:
                 failing = False
             except (SQLAlchemyError, InterlockError) as error:
                 if not failing:
-                    logger.warning("the sweep failed (%s: %s); it goes on when the database is back", type(error).__name__, error)
+                    logger.warning(
+                        "the sweep failed (%s: %s); it goes on when the database is back", type(error).__name__, error
+                    )
                 failing = True
 
     def _watch_parent(self) -> None:

@@ -28,7 +28,7 @@ class EngineLink:
     """MAIN's end: starts the engine process and talks to it without ever waiting."""
 
     def __init__(self, app_path: str, hostname: str) -> None:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "interlock.worker.engine", app_path, hostname],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -97,12 +97,12 @@ class BodyGuard:
             return
         self._pid = os.getpid()
         self._notes = Notes.inherited()
-        in_child = bool(celery_state.task_join_will_block()) and threading.current_thread() is threading.main_thread()
+        in_child = _in_pool_process() and threading.current_thread() is threading.main_thread()
         if self._notes is not None and in_child:
             self._previous = signal.getsignal(SOFT_SIGNAL)
             signal.signal(SOFT_SIGNAL, self._on_signal)
 
-    def enter(self, task: Task, held: Held) -> None:
+    def enter(self, task: Task[..., Any], held: Held) -> None:
         """From here on the attempt may be interrupted, while a frame of its body is on the stack."""
         self._body = _body_code(task)
         self._held = held
@@ -132,7 +132,11 @@ class BodyGuard:
         return False
 
 
-def _body_code(task: Task) -> CodeType | None:
+def _in_pool_process() -> bool:
+    return bool(celery_state.task_join_will_block())  # type: ignore[attr-defined] # set by Celery's process initializer
+
+
+def _body_code(task: Task[..., Any]) -> CodeType | None:
     for cls in type(task).__mro__:
         custom = vars(cls).get("__call__")
         if custom is not None and cls.__module__ != "celery.app.task":

@@ -19,14 +19,13 @@ from .interruption import guard
 
 if TYPE_CHECKING:
     from celery import Celery
-    from celery.canvas import Signature
 
 __all__ = ["StepMixin", "wrap_tasks"]
 
 logger = logging.getLogger("interlock.worker")
 
 
-class StepMixin(Task):
+class StepMixin(Task):  # type: ignore[type-arg] # not subscriptable at run time
     """Mixed in before a task's own class; without our header a task behaves as always."""
 
     abstract = True
@@ -49,9 +48,9 @@ class StepMixin(Task):
         if held is not None:
             guard.enter(self, held)
 
-    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Signature:
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
         """What `self.retry` would publish. For a step it is only a description: sending it does nothing."""
-        signature = super().signature_from_request(request, *args, **options)
+        signature: Any = super().signature_from_request(request, *args, **options)
         if held_attempt(request or self.request) is not None:
             signature.apply_async = _not_sent
         return signature
@@ -69,7 +68,7 @@ def wrap_tasks(app: Celery) -> None:
     """
     app.finalize()
     for name, task in app.tasks.items():
-        cls = type(task)
+        cls: Any = type(task)
         if name.startswith("celery.") or isinstance(task, StepMixin):
             continue
         task.__class__ = type(cls.__name__, (StepMixin, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})

@@ -169,7 +169,7 @@ def current_supervisor() -> Supervisor | None:
 class EngineStep(bootsteps.StartStopStep):
     """The worker bootstep: made before the pool, so that it is stopped after it."""
 
-    requires = {"celery.worker.components:Timer"}  # noqa: RUF012 - Celery's protocol
+    requires = ("celery.worker.components:Timer",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)

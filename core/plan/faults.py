@@ -123,7 +123,7 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any type annotation
+def _models_in(annotation: Any) -> Iterator[Any]:
     if hasattr(annotation, "model_fields"):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):

@@ -131,8 +131,8 @@ DRIFT = [
         "workflow_steps: index ix_workflow_steps_due_at where None, should be where due_at IS NOT NULL",
     ),
     (
-        "DROP INDEX uq_workflow_runs_idempotency_key;"
-        "CREATE INDEX uq_workflow_runs_idempotency_key ON workflow_runs (session_id, idempotency_key)",
+        """DROP INDEX uq_workflow_runs_idempotency_key;
+        CREATE INDEX uq_workflow_runs_idempotency_key ON workflow_runs (session_id, idempotency_key)""",
         "workflow_runs: index uq_workflow_runs_idempotency_key",
     ),
 ]
@@ -148,10 +148,10 @@ DRIFT_ON_POSTGRESQL = [
         "workflow_runs.due_at: generated as None, should be LEAST(start_at, deadline_at)",
     ),
     (
-        "ALTER TABLE workflow_steps DROP COLUMN due_at;"
-        "ALTER TABLE workflow_steps ADD due_at TIMESTAMPTZ GENERATED ALWAYS AS (LEAST(retry_at)) STORED;"
-        "CREATE INDEX ix_workflow_steps_due_at ON workflow_steps (due_at) WHERE due_at IS NOT NULL",
-        "workflow_steps.due_at: generated as",
+        """ALTER TABLE workflow_steps DROP COLUMN due_at;
+        ALTER TABLE workflow_steps ADD due_at TIMESTAMPTZ GENERATED ALWAYS AS (LEAST(retry_at)) STORED;
+        CREATE INDEX ix_workflow_steps_due_at ON workflow_steps (due_at) WHERE due_at IS NOT NULL""",
+        "workflow_steps.due_at: generated as LEAST(retry_at), should be LEAST(dispatch_check_at, retry_at,",
     ),
     ("ALTER TABLE state_history DROP CONSTRAINT uq_state_history_workflow_id_seq", "uq_state_history_workflow_id_seq"),
     (

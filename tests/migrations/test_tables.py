@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import inspect, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from interlock.core.columns import clock
 from interlock.core.database import open_database
@@ -22,7 +23,7 @@ from interlock.core.models import (
 )
 from interlock.migrations import downgrade, upgrade
 from interlock.migrations.comparison import find_differences
-from tests.migrations.catalog import connected, definitions
+from tests.migrations.catalog import connected, definitions, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,15 +95,8 @@ def test_due_at_is_the_earliest_timer_and_nothing_without_one(
 
 
 def test_due_at_cannot_be_written(migrated_url: str) -> None:
-    with (
-        _opened(migrated_url) as database,
-        pytest.raises(Exception, match=r"due_at"),
-        database.session() as session,
-    ):
-        run = WorkflowRun()
-        session.add(run)
-        session.flush()
-        session.execute(text("UPDATE workflow_runs SET due_at = start_at"))
+    with pytest.raises(DBAPIError, match="due_at"):
+        execute(migrated_url, "UPDATE workflow_runs SET due_at = start_at")
 
 
 def test_what_is_due_is_found_through_the_partial_index(migrated_sqlite_url: str) -> None:
@@ -141,9 +135,8 @@ def test_the_models_work_on_the_migrated_tables(migrated_url: str) -> None:
             assert now is not None
             assert timedelta(0) <= now - stored.created_at < timedelta(minutes=1)
             steps = session.scalars(select(WorkflowStep).order_by(WorkflowStep.key)).all()
-            assert [(step.key, step.result, step.attempt) for step in steps] == [("a", ["ü", None], 0)] + [
-                ("b", ["ü", None], 0)
-            ]
+            assert [(step.key, step.attempt) for step in steps] == [("a", 0), ("b", 0)]
+            assert [step.result for step in steps] == [["ü", None]] * 2
             assert session.scalars(select(StepDependency.step_id)).all() == [second.id]
             assert session.scalars(select(ApprovalRequest.step_id)).all() == [second.id]
             assert session.scalars(select(ControlCommand.outcome)).all() == [{"ok": True}]

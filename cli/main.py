@@ -1,0 +1,43 @@
+"""`interlock`: the command line of one's own. The same verbs are `celery -A proj workflow …`, see `plugin`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from .commands import CommandGroup
+from .options import remember, shared_options
+
+__all__ = ["interlock", "main"]
+
+
+@click.group(
+    cls=CommandGroup,
+    params=shared_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 refused, or the workflow did not complete; 2 wrong usage. "
+    "`interlock COMMAND --help` has examples.",
+)
+@click.version_option(version("interlock-celery"), prog_name="interlock")
+@click.pass_context
+def interlock(ctx: click.Context, /, **given: Any) -> None:
+    """Durable workflows for Celery.
+
+    Start with `interlock dev -A module:app`, and in a second terminal `interlock run FILE.yaml` and `interlock list`.
+    """
+    remember(ctx, given)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a glyph, and goes on
+    interlock(prog_name="interlock")
+
+
+if __name__ == "__main__":
+    main()
