@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from celery import signals
 
-from interlock import install
+from interlock.worker import install
 
 from .applications import load_app, use_broker
 from .handshake import BROKER, QUEUES, READY_LINE, USER_APP
@@ -29,8 +29,8 @@ app.conf.update({name: value for name, value in _QUICK.items() if app.conf.get(n
 install(app)
 
 for _queue in os.environ.get(QUEUES, "").split(","):
-    if _queue:
-        app.amqp.queues.select_add(_queue)
+    if _queue and _queue not in app.amqp.queues:
+        app.amqp.queues.select_add(_queue)  # type: ignore[arg-type]  # a name will do
 
 
 @signals.worker_ready.connect(weak=False)

@@ -155,7 +155,7 @@ class EmbeddedRedis:
         # In a file, because every user of the machine may read a command line.
         configuration = self._data_dir / "redis.conf"
         configuration.touch(mode=0o600)
-        lines = [f"bind {HOST}", f"port {port}", 'save ""', "appendonly no", "maxmemory-policy noeviction"]
+        lines = [f"bind {HOST}", f"port {port}", 'save ""', "appendonly no", "loglevel warning"]
         lines.append(f"requirepass {self._password}")
         configuration.write_text("\n".join([*lines, ""]), encoding="utf-8")
         return [self.binary.path, str(configuration)]

@@ -71,12 +71,11 @@ class ServerRunning(InterlockError):
 class Failure(click.ClickException):
     """An error as the command line shows it: `Error: …` on stderr, or one JSON document there."""
 
-    exit_code: int  # click's is a class variable; here each failure has its own
+    exit_code = EXIT_REFUSED
 
-    def __init__(self, message: str, *, kind: str, retryable: bool, exit_code: int, as_json: bool) -> None:
+    def __init__(self, message: str, *, kind: str, retryable: bool, as_json: bool) -> None:
         super().__init__(message)
         self.kind, self.retryable, self.as_json = kind, retryable, as_json
-        self.exit_code = exit_code
 
     def show(self, file: Any = None) -> None:
         """Print it."""
@@ -86,6 +85,12 @@ class Failure(click.ClickException):
             return
         label = click.style("Error:", fg="red", bold=True)
         click.echo(f"{label} {self.message}", file=file, err=file is None)
+
+
+class UsageFailure(Failure):
+    """A failure that another command line, or configuration, would not have."""
+
+    exit_code = EXIT_USAGE
 
 
 @contextmanager
@@ -103,17 +108,12 @@ def reported(*, as_json: bool = False, debug: bool = False) -> Iterator[None]:
 def _failure(error: Exception, *, as_json: bool) -> Failure | None:
     if isinstance(error, InterlockError):
         is_usage = isinstance(error, ConfigurationError) and not isinstance(error, NotMigrated)
-        return Failure(
-            str(error),
-            kind=type(error).__name__,
-            retryable=error.retryable,
-            exit_code=EXIT_USAGE if is_usage else EXIT_REFUSED,
-            as_json=as_json,
-        )
+        shown = UsageFailure if is_usage else Failure
+        return shown(str(error), kind=type(error).__name__, retryable=error.retryable, as_json=as_json)
     message = _service_message(error)
     if message is None:
         return None
-    return Failure(message, kind=type(error).__name__, retryable=True, exit_code=EXIT_REFUSED, as_json=as_json)
+    return Failure(message, kind=type(error).__name__, retryable=True, as_json=as_json)
 
 
 def _service_message(error: Exception) -> str | None:

@@ -203,8 +203,10 @@ def _counted(board: Board) -> Text:
 
 def _step_table(rows: list[StepRow], screen: Screen) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
-    for justify in ("left", "left", "right", "left"):
-        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type] - a literal, through a tuple
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     for row in rows:
         took = duration(elapsed_s(row.started_at, row.ended_at, screen.now))

@@ -198,7 +198,7 @@ class EmbeddedServer:
 
     def _worker_command(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "celery", "-A", "interlock.cli.devapp:app", "worker"),
+            *(sys.executable, "-m", "celery", "--quiet", "-A", "interlock.cli.devapp:app", "worker"),
             *("--loglevel", "INFO", "--concurrency", str(self.concurrency)),
             *("--hostname", "dev@%h", "--without-mingle", "--without-gossip"),
         ]

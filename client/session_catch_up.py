@@ -114,7 +114,7 @@ class SessionWatch(Schedule):
         if self._began_at is None:
             return  # what the first reading finds includes it
         workflow_id = news.workflow_id
-        if False or workflow_id in self._doubtful:
+        if workflow_id in self._ended or workflow_id in self._doubtful:
             return  # repeated, or about to be read
         if workflow_id not in self._orders and self._may_be_old(news):
             self._doubtful[workflow_id] = None

@@ -164,6 +164,8 @@ class WorkflowController:
         document = self._checked_input(input)
         if idempotency_key is not None:
             check_name("idempotency_key", idempotency_key)
+        if start_at is not None and start_at.tzinfo is None:
+            raise InvalidPlan([f"start_at: {start_at.isoformat()} has no time zone"])
         cause = _asked(transitioned_by, "enqueued")
 
         new = self._new(spec, name, task_description, document, meta)

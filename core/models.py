@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Computed,
     ForeignKey,
     Index,
@@ -45,6 +46,9 @@ __all__ = [
 NAME = String(200)
 # SQLite numbers rows by itself only where the key is exactly INTEGER.
 BIG_KEY = BigInteger().with_variant(Integer, "sqlite")
+
+
+READY = "attempt = 0 AND open_deps = 0"  # without a literal, which databases show with a cast
 
 
 class Base(DeclarativeBase):
@@ -84,6 +88,10 @@ class WorkflowRun(Base):
     seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     #: Steps that are not settled.
     open_steps: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    #: Steps that wait for a person.
+    waiting_steps: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    #: How many steps may be in work at once; None for no limit.
+    max_parallel: Mapped[int | None] = mapped_column(Integer)
     idempotency_key: Mapped[str | None] = mapped_column(NAME)
     forked_from: Mapped[str | None] = mapped_column(Identifier)
     pause_mode: Mapped[str | None] = mapped_column(String(20))
@@ -192,6 +200,21 @@ class WorkflowStep(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
         Index("ix_workflow_steps_run_id_status", "run_id", "status"),
+        # Ready, but over a limit on parallel work: what starts next.
+        Index(
+            "ix_workflow_steps_ready",
+            "run_id",
+            "position",
+            postgresql_where=text(READY),
+            sqlite_where=text(READY),
+        ),
+        Index("ix_workflow_steps_parent_id", "parent_id"),
+        Index(
+            "ix_workflow_steps_drain_task_id",
+            "drain_task_id",
+            postgresql_where=text("drain_task_id IS NOT NULL"),
+            sqlite_where=text("drain_task_id IS NOT NULL"),
+        ),
         Index(
             "ix_workflow_steps_due_at",
             "due_at",
@@ -274,6 +297,8 @@ class ApprovalRequest(Base):
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     #: `approved`, `rejected`, or `closed` when the run ended first.
     decision: Mapped[str | None] = mapped_column(String(20))
+    #: Whether the decision has taken effect; one made while the run was paused waits for its resume.
+    applied: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
     decided_by: Mapped[str | None] = mapped_column(NAME)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     comment: Mapped[str | None] = mapped_column(Text)

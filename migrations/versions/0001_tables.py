@@ -108,6 +108,8 @@ def _workflow_runs() -> None:
         sa.Column("error", sa.Text),
         _counter("seq", sa.BigInteger),
         _counter("open_steps"),
+        _counter("waiting_steps"),
+        sa.Column("max_parallel", sa.Integer),
         sa.Column("idempotency_key", NAME),
         sa.Column("forked_from", ID),
         sa.Column("pause_mode", sa.String(20)),
@@ -188,6 +190,10 @@ def _workflow_steps() -> None:
     op.create_index("ix_workflow_steps_run_id_status", "workflow_steps", ["run_id", "status"])
     _partial_index("ix_workflow_steps_due_at", "workflow_steps", ["due_at"], "due_at IS NOT NULL")
     _partial_index("ix_workflow_steps_task_id", "workflow_steps", ["task_id"], "task_id IS NOT NULL")
+    _partial_index("ix_workflow_steps_drain_task_id", "workflow_steps", ["drain_task_id"], "drain_task_id IS NOT NULL")
+    ready = "attempt = 0 AND open_deps = 0"
+    _partial_index("ix_workflow_steps_ready", "workflow_steps", ["run_id", "position"], ready)
+    op.create_index("ix_workflow_steps_parent_id", "workflow_steps", ["parent_id"])
 
 
 def _step_dependencies() -> None:
@@ -261,6 +267,7 @@ def _approval_requests() -> None:
         _created_at("requested_at"),
         sa.Column("deadline_at", TIME),
         sa.Column("decision", sa.String(20)),
+        sa.Column("applied", sa.Boolean, server_default=sa.text("false"), nullable=False),
         sa.Column("decided_by", NAME),
         sa.Column("decided_at", TIME),
         sa.Column("comment", sa.Text),

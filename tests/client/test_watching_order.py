@@ -265,6 +265,18 @@ def test_a_message_in_turn_goes_out_without_a_reading() -> None:
     assert world.reads == reads
 
 
+def test_a_repeated_message_is_dropped_and_no_reason_to_read() -> None:
+    world, changes = run_world(6, 3)
+    watch, got = watch_of(world), []
+    watch.heard(Link.SUBSCRIBED)
+    settle(watch, got)
+
+    for each in [*changes[:3], *changes[:3]]:
+        watch.heard(each)
+    assert settle(watch, got) == Listen(5.0)
+    assert (seqs(got), world.reads) == ([1, 2, 3], 1)
+
+
 def test_a_gap_is_read_after_a_moment_in_which_the_late_message_may_come() -> None:
     world, changes = run_world(6, 2)
     watch, got = watch_of(world), []

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from interlock.core.errors import ConfigurationError
 from interlock.core.revision import EXPECTED_REVISION, VERSION_TABLE
-from interlock.migrations import current, downgrade, upgrade
+from interlock.migrations import check, current, downgrade, transaction, upgrade
 from interlock.migrations.transaction import migrating
 from tests.migrations.catalog import OURS, connected, definitions, execute, objects, set_revision, tables
 from tests.servers import ROOT, wait_until
@@ -180,6 +181,31 @@ def test_two_processes_at_once_upgrade_sqlite_once(tmp_path: Path) -> None:
         _assert_ended_well(first)
         _assert_ended_well(second)
     assert {current(url) for url in urls} == {EXPECTED_REVISION}
+
+
+def test_threads_that_upgrade_different_databases_do_not_mix_them_up(tmp_path: Path) -> None:
+    """Alembic keeps what it is working on in module globals."""
+    urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(8)]
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        list(threads.map(upgrade, urls))
+    for url in urls:
+        check(url)
+
+
+def test_a_file_that_somebody_else_is_making_is_waited_for(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite refuses at once to switch it to WAL, however long it may wait for other locks; then the other is done."""
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refusals: list[object] = []
+
+        def on_refusal(state: object) -> None:
+            refusals.append(state)
+            other.execute("COMMIT")
+
+        monkeypatch.setattr(transaction._switch_to_wal.retry, "before_sleep", on_refusal)
+        upgrade(sqlite_url)
+    assert len(refusals) == 1
+    assert current(sqlite_url) == EXPECTED_REVISION
 
 
 def test_two_processes_at_once_upgrade_postgresql_once(postgres_url: str) -> None:
