@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 
 from interlock import migrations
 
-from .connection import find_target
+from .connection import find_record, find_target
 from .failures import NoServer
 from .options import Options, Verb
 from .screen import Screen
@@ -73,7 +73,7 @@ def completion_script(command: click.Command, shell: str) -> str:
 
 
 def _database_url(options: Options) -> str:
-    target = find_target(options)
+    target = find_target(options) or find_record(options)
     url = None if target is None else target.database_url
     if url is None and target is not None and target.app is not None:
         url = target.app.conf.get("interlock_database_url")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .applications import load_app, use_broker
 from .failures import AppNotFound, NoServer
-from .server_state import find_server
+from .server_state import DATABASE, database_url_in, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .server_state import ServerState
 
-__all__ = ["Operator", "Target", "connect", "find_target", "open_client"]
+__all__ = ["Operator", "Target", "connect", "find_record", "find_target", "open_client"]
 
 
 class Operator(Protocol):
@@ -66,6 +66,15 @@ class Target:
     redis_url: str | None = None
     embedded: bool = False
 
+    @property
+    def is_meant(self) -> bool:
+        """Whether Interlock is known to be there: an address was given, or a database is configured, or a server runs.
+
+        An app's own broker says only that it is a Celery app.
+        """
+        configured = self.app is not None and self.app.conf.get("interlock_database_url")
+        return bool(self.database_url or self.broker_url or configured)
+
 
 def find_target(options: Options, *, with_app: bool = False) -> Target | None:
     """Decide where a command goes.
@@ -99,6 +108,13 @@ def find_target(options: Options, *, with_app: bool = False) -> Target | None:
     return Target(app, state.database_url, state.broker_url, options.redis_url or state.redis_url, embedded=True)
 
 
+def find_record(options: Options) -> Target | None:
+    """The database of an embedded server that does not run: to look at, and to say what is to happen when it does."""
+    if not (options.data_dir / DATABASE).is_file():
+        return None
+    return Target(database_url=database_url_in(options.data_dir))
+
+
 def open_client(options: Options, target: Target | None) -> Operator:
     """A client for a target.
 
@@ -125,8 +141,8 @@ def open_client(options: Options, target: Target | None) -> Operator:
 
 @contextmanager
 def connect(options: Options, *, with_app: bool = False) -> Iterator[Operator]:
-    """A client by the shared options, closed at the end of the block; see `find_target`."""
-    client = open_client(options, find_target(options, with_app=with_app))
+    """A client by the shared options, closed at the end of the block; see `find_target` and `find_record`."""
+    client = open_client(options, find_target(options, with_app=with_app) or find_record(options))
     try:
         yield client
     finally:

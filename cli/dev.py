@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dev", "serve"]
 
-_STYLES: Final = {"server": "bold", "worker": "blue", "redis": "magenta"}
+_STYLES: Final = {"server": "bold", "worker": "blue"}
 
 
 class _Log:
@@ -73,7 +73,7 @@ def serve(server: EmbeddedServer, screen: Screen) -> None:
 )
 @click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port of its Redis. Default: a free one.")
 @click.option("--queues", metavar="A,B", help="Queues to take tasks from, besides those that the app declares.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show what the worker and Redis log; it is in files, too.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show what the worker logs; it is in a file, too.")
 def dev(options: Options, *, concurrency: int | None, port: int | None, queues: str | None, quiet: bool) -> None:
     """Run everything on this machine, with nothing installed: SQLite, a Redis of its own, a worker.
 

@@ -14,15 +14,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import redis
 
 from .children import Child
 from .failures import ServerFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["EmbeddedRedis", "RedisBinary", "find_redis"]
 
@@ -75,7 +72,6 @@ class EmbeddedRedis:
         data_dir: Folder for its log and its configuration, which nobody else may read.
         port: Port to listen on; None for a free one.
         binary: What to run; the best one found by default.
-        on_line: Called with `redis` and each line that it prints, in a thread.
 
     Attributes:
         url: Its URL, password included, once it is started.
@@ -87,11 +83,10 @@ class EmbeddedRedis:
         *,
         port: int | None = None,
         binary: RedisBinary | None = None,
-        on_line: Callable[[str, str], None] | None = None,
     ) -> None:
         self.binary = binary or find_redis()
         self.url = ""
-        self._data_dir, self._on_line = data_dir, on_line
+        self._data_dir = data_dir
         self._wanted_port = port
         self._password = None if self.binary.for_trying_only else secrets.token_urlsafe(24)
         self._child: Child | None = None
@@ -136,7 +131,6 @@ class EmbeddedRedis:
             log=self._data_dir / "redis.log",
             stop_signal=signal.SIGTERM,
             grace_s=_STOP_GRACE_S,
-            on_line=self._on_line,
         )
         self._child.start()
         password = f":{self._password}@" if self._password else ""

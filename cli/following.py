@@ -97,11 +97,9 @@ def report_end(client: Operator, run_id: str, screen: Screen) -> bool:
     if completed:
         screen.note(f"its results: interlock result {run_id}")
         return True
-    if run["error"]:
-        screen.line(f"  {error_line(run['error'])}", style="red")
-    for step in run["steps"]:
-        if step["error"] and step["status"] == "failed":
-            screen.line(f"  {step['key']}: {error_line(step['error'])}", style="red")
+    errors = [f"{step['key']}: {error_line(step['error'])}" for step in run["steps"] if step["status"] == "failed"]
+    for error in errors or [error_line(run["error"])]:
+        screen.line(f"  {error}", style="red")
     screen.note(f"what happened: interlock history {run_id}")
     return False
 
@@ -133,12 +131,13 @@ def watch(options: Options, run_id: str, *, after_seq: int, lines: bool) -> None
 
 
 @contextmanager
-def unfollowed_on_interrupt(run_id: str, screen: Screen) -> Iterator[None]:
-    """Ctrl-C inside the block ends the looking, not the run, and says so."""
+def unfollowed_on_interrupt(run_id: str, screen: Screen, advice: str | None = None) -> Iterator[None]:
+    """Ctrl-C inside the block ends the looking, not the run, and says so, or what `advice` says instead."""
     try:
         yield
     except KeyboardInterrupt:
-        screen.note(f"\nit goes on: interlock watch {run_id} follows it, interlock cancel {run_id} ends it")
+        screen.note(advice or f"the run goes on\n  to follow it: interlock watch {run_id}")
+        screen.note(f"  to end it:    interlock cancel {run_id}")
         raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
@@ -202,7 +201,7 @@ def _counted(board: Board) -> Text:
 
 
 def _step_table(rows: list[StepRow], screen: Screen) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
+    table = Table(box=None, padding=(0, 2), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")

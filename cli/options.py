@@ -153,7 +153,7 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, then the shared ones."""
-        own = [param for param in self.get_params(ctx) if param not in self._shared]
+        own = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and param not in self._shared]
         for heading, params in (("Options", own), (_HEADING, self._shared)):
             records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
             if records:

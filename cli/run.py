@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,43 +23,42 @@ from .server import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from interlock.client.workflow import Workflow
+
     from .connection import Operator
     from .plans import Found
 
 __all__ = ["read_input", "run", "run_workflow"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a run is executed: a client, and whether its server goes away with this command."""
-
-    client: Operator
-    is_own: bool
-
-
 def run_workflow(
-    client: Operator, found: Found, screen: Screen, *, document: Any, key: str | None, detach: bool
+    client: Operator,
+    workflow: Workflow,
+    screen: Screen,
+    *,
+    document: Any = None,
+    key: str | None = None,
+    advice: str | None = None,
 ) -> bool:
     """Enqueue a workflow and follow it to its end.
 
     Args:
         client: Of the server that is to execute it.
-        found: The workflow.
+        workflow: The workflow.
         screen: Where to show it.
         document: Its input, JSON.
         key: Idempotency key; a key that was used before means the run that exists.
-        detach: Do not follow it.
+        advice: What to say of the run at Ctrl-C, where it does not simply go on.
 
     Returns:
-        Whether it completed, or was only to be enqueued.
+        Whether it completed.
+
+    Raises:
+        click.exceptions.Exit: Ctrl-C, with code 130.
     """
-    run_id = client.enqueue(found.workflow, document, key)
-    if detach:
-        screen.done({"run_id": run_id}, run_id)
-        screen.note(f"interlock watch {run_id} follows it")
-        return True
+    run_id = client.enqueue(workflow, document, key)
     screen.note(f"run {run_id}")
-    with unfollowed_on_interrupt(run_id, screen):
+    with unfollowed_on_interrupt(run_id, screen, advice):
         follow(client, run_id, screen)
         return report_end(client, run_id, screen)
 
@@ -73,14 +72,7 @@ def read_input(typed: str | None) -> Any:
     if typed is None:
         return None
     try:
-        text = (
-            typed
-            if not typed.startswith("@")
-            else sys.stdin.read()
-            if typed == "@-"
-            else Path(typed[1:]).read_text("utf-8")
-        )
-        return json.loads(text)
+        return json.loads(_text_of(typed))
     except OSError as error:
         raise click.BadParameter(f"{typed[1:]}: {error.strerror}", param_hint="--input") from error
     except ValueError as error:
@@ -103,7 +95,7 @@ def read_input(typed: str | None) -> Any:
 @click.option(
     "--embedded/--no-embedded",
     default=None,
-    help="Start a server for this run, or never do; by default where no server is configured or running.",
+    help="Start a server for this run, or never do; by default where none is configured or running.",
 )
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Steps at once on a server of its own.")
 def run(
@@ -118,55 +110,59 @@ def run(
 ) -> None:
     """Run a workflow and follow it; the exit code is 0 only if it completes.
 
-    It runs on the server that is named or configured, else on the `interlock dev` of this folder, else on a server that
-    is started for it and stopped with it. Ctrl-C leaves it running.
+    It runs where the options, the environment or the app's configuration say; else on the `interlock dev` of this
+    folder; else on a server that is started for it and stopped with it. Ctrl-C leaves the run as it is.
     """
     screen = Screen.of(options)
     document = read_input(typed)
     found = find_workflow(target)
     if options.app is None and options.application is None and found.module is not None:
         options = replace(options, app=app_path_near(found.module))
-    with _place(options, found, screen, embedded=embedded, concurrency=concurrency) as place:
-        if detach and place.is_own:
-            message = "nothing would execute it: start `interlock dev` first, or leave --detach out"
-            raise click.UsageError(message)
-        completed = run_workflow(place.client, found, screen, document=document, key=key, detach=detach)
+    place = None if embedded else find_target(options, with_app=True)
+    is_own = embedded is not False and (place is None or not place.is_meant)
+    if detach and is_own:
+        message = "nothing would execute it: start `interlock dev` first, or leave --detach out"
+        raise click.UsageError(message)
+    if is_own:
+        advice = f"the run is kept: it goes on when `interlock dev -A {options.app}` starts here"
+        with _own_server(options, found, screen, concurrency) as client:
+            completed = run_workflow(client, found.workflow, screen, document=document, key=key, advice=advice)
+    else:
+        with closing(open_client(options, place)) as client:
+            if detach:
+                _enqueue(client, found.workflow, screen, document, key)
+                return
+            completed = run_workflow(client, found.workflow, screen, document=document, key=key)
     if not completed:
         raise click.exceptions.Exit(EXIT_REFUSED)
 
 
-@contextmanager
-def _place(
-    options: Options,
-    found: Found,
-    screen: Screen,
-    *,
-    embedded: bool | None,
-    concurrency: int | None,
-) -> Iterator[_Place]:
-    target = None if embedded else find_target(options, with_app=True)
-    if target is None and embedded is not False:
-        with _own_server(options, found, screen, concurrency) as server:
-            yield _Place(server, is_own=True)
-        return
-    client = open_client(options, target)
-    try:
-        yield _Place(client, is_own=False)
-    finally:
-        client.close()
+def _enqueue(client: Operator, workflow: Workflow, screen: Screen, document: Any, key: str | None) -> None:
+    run_id = client.enqueue(workflow, document, key)
+    screen.done({"run_id": run_id}, run_id)
+    screen.note(f"to follow it: interlock watch {run_id}")
 
 
 @contextmanager
 def _own_server(options: Options, found: Found, screen: Screen, concurrency: int | None) -> Iterator[Operator]:
     if options.app is None:
-        what = "the tasks of this workflow" if found.module is None else f"the tasks of {found.module.__name__}"
-        raise AppNotFound("?", f"which Celery app has {what}? Name it with -A module:app")
-    screen.note(f"no server is running: starting one in {options.data_dir} for this run")
+        what = "this file" if found.module is None else found.module.__name__
+        raise AppNotFound("?", f"which Celery app has the tasks of {what}? Name it with -A module:app")
+    data_dir = options.data_dir
+    screen.note(
+        f"no Interlock database is configured and no server runs in {data_dir}: starting one there for this run"
+    )
     queues = {step.queue for step in found.workflow.plan.steps if step.queue}
-    server = EmbeddedServer(options.app, options.data_dir, concurrency=concurrency, queues=sorted(queues))
+    server = EmbeddedServer(options.app, data_dir, concurrency=concurrency, queues=sorted(queues))
     try:
         with server, server.client(session_id=options.session_id, actor=options.actor_name) as client:
             yield client
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the second one, while it stops
         server.kill()
         raise
+
+
+def _text_of(typed: str) -> str:
+    if not typed.startswith("@"):
+        return typed
+    return sys.stdin.read() if typed == "@-" else Path(typed[1:]).read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from .children import Child
 from .embedded_redis import EmbeddedRedis, RedisBinary
 from .failures import ServerFailed
 from .handshake import READY_LINE, worker_environment
-from .server_state import DataFolder, ServerState
+from .server_state import DataFolder, ServerState, database_url_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,7 +48,7 @@ class EmbeddedServer:
         port: Port of the Redis; None for a free one.
         queues: Queues to take tasks from, besides those that the app declares.
         redis: What to run as Redis; the best one found by default.
-        on_line: Called with `worker`, `redis` or `server` and each line of the log, in threads.
+        on_line: Called with `server` or `worker` and each line that it says, in threads.
 
     Raises:
         ServerRunning: (when started) Another server has the folder.
@@ -86,7 +86,7 @@ class EmbeddedServer:
     @property
     def database_url(self) -> str:
         """URL of its database."""
-        return f"sqlite:///{self.data_dir / 'interlock.db'}"
+        return database_url_in(self.data_dir)
 
     @property
     def broker_url(self) -> str:
@@ -169,7 +169,7 @@ class EmbeddedServer:
         load_app(self.app)  # a wrong name is said at once, not by the end of a worker's log
         self._say("migrating the database")
         upgrade(self.database_url)
-        self._redis = EmbeddedRedis(self.data_dir, on_line=self._on_line, **self._redis_options)
+        self._redis = EmbeddedRedis(self.data_dir, **self._redis_options)
         self._say(f"starting Redis ({self._redis.binary.kind})")
         self._redis.start()
         self._say(f"starting a worker, {self.concurrency} steps at once")

@@ -17,10 +17,12 @@ from .failures import ServerRunning
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DataFolder", "ServerState", "find_server"]
+__all__ = ["DATABASE", "DataFolder", "ServerState", "database_url_in", "find_server"]
 
 _LOCK: Final = "lock"
 _STATE: Final = "server.json"
+DATABASE: Final = "interlock.db"
+"""Name of the database file in a data folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ class DataFolder:
         (self.path / _STATE).unlink(missing_ok=True)
         os.close(self._lock_fd)
         self._lock_fd = None
+
+
+def database_url_in(data_dir: Path) -> str:
+    """URL of the database in a data folder, whether it is there or not."""
+    return f"sqlite:///{data_dir.resolve() / DATABASE}"
 
 
 def find_server(data_dir: Path) -> ServerState | None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, update
 
 from .columns import clock, seconds_after
-from .flow import DISPATCH_COLUMNS, ENGINE, Flow
+from .dispatching import DISPATCH_COLUMNS, dispatch
+from .flow import ENGINE, Flow
 from .models import WorkflowStep, table_of_model
-from .outcomes import Failure, record_failure, record_result
+from .outcomes import Failure, record_failure
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
 
@@ -155,13 +156,13 @@ class Attempts:
                 or row.task_id != ref.task_id
                 or row.claim_token is not None
             ):
-                return _stale(ref, row)
+                return _stale(ref, row, StepState.FAILED)
             if row.status == StepState.PENDING.value:
                 Flow(unit, self._settings).fail_unstarted(row.id, message)
             elif row.status == StepState.RUNNING.value:
                 record_failure(unit, self._settings, row, Failure("unusable", message), Cause(ENGINE, message))
             else:
-                return _stale(ref, row)
+                return _stale(ref, row, StepState.FAILED)
             unit.finish()
             return Report.RECORDED
 
@@ -190,12 +191,10 @@ class Attempts:
         unit = self._lock(connection, effects, ref)
         row = _read(connection, ref.step_id)
         if row is None:
-            return _stale(ref, row)
+            return _stale(ref, row, StepState.COMPLETED)
         if _holds(row, ref) and row.status == StepState.RUNNING.value:
-            record_result(
-                unit,
-                self._settings,
-                row,
+            Flow(unit, self._settings).complete_step(
+                row.id,
                 result,
                 Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id}),
             )
@@ -205,11 +204,13 @@ class Attempts:
                 return Report.KEPT
             if row.status != StepState.RUNNING.value:
                 _released(connection, row.id)
-                return _stale(ref, row)
+                return _stale(ref, row, StepState.COMPLETED)
             # Resumed, but not replaced yet: the old attempt still holds the step, and its result counts.
-            record_result(unit, self._settings, row, result, Cause(ENGINE, "completed by the interrupted attempt"))
+            Flow(unit, self._settings).complete_step(
+                row.id, result, Cause(ENGINE, "completed by the interrupted attempt")
+            )
         else:
-            return _stale(ref, row)
+            return _stale(ref, row, StepState.COMPLETED)
         unit.finish()
         return Report.RECORDED
 
@@ -218,7 +219,7 @@ class Attempts:
         unit = self._lock(connection, effects, ref)
         row = _read(connection, ref.step_id)
         if row is None:
-            return _stale(ref, row)
+            return _stale(ref, row, StepState.FAILED)
         if row.status == StepState.RUNNING.value and (
             _holds(row, ref) or (ref.token is None and row.task_id == ref.task_id and row.claim_token is not None)
         ):
@@ -231,7 +232,7 @@ class Attempts:
         elif _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id):
             self._drained_failure(unit, row, failure)
         else:
-            return _stale(ref, row)
+            return _stale(ref, row, StepState.FAILED)
         unit.finish()
         return Report.RECORDED
 
@@ -246,14 +247,13 @@ class Attempts:
         elif row.status == StepState.RUNNING.value:
             # Resumed meanwhile: what waited for the old attempt can be dispatched now.
             _released(unit.connection, row.id)
-            flow = Flow(unit, self._settings)
             rows = unit.connection.execute(
                 update(_steps)
                 .where(_steps.c.id == row.id, _steps.c.claim_token.is_(None))
                 .values(dispatch_check_at=seconds_after(self._settings.redispatch_s))
                 .returning(*DISPATCH_COLUMNS),
             ).all()
-            flow.dispatch(rows)
+            dispatch(unit, rows)
         else:
             _released(unit.connection, row.id)
 
@@ -300,12 +300,9 @@ def _why_not(connection: Connection, ref: AttemptRef) -> Claim:
     return Claim(granted=False, reason=f"the step is {row.status}")
 
 
-def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None) -> Report:
-    if (
-        row is not None
-        and row.status in (StepState.COMPLETED.value, StepState.FAILED.value)
-        and row.task_id == ref.task_id
-    ):
+def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None, outcome: StepState) -> Report:
+    """What a report of `outcome` that was not recorded is: a repetition where the attempt ended so, else old news."""
+    if row is not None and row.status == outcome.value and row.task_id == ref.task_id:
         return Report.REPEATED
     logger.warning(
         "ignored a report of attempt %s: the step is %s, its attempt %s",

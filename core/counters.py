@@ -26,6 +26,12 @@ _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 _upstream = _steps.alias("upstream")
 
+# Pending steps count what they wait for, and mapped ones (running without an attempt) their children.
+_COUNTING = or_(
+    _steps.c.status == StepState.PENDING.value,
+    and_(_steps.c.status == StepState.RUNNING.value, _steps.c.task_id.is_(None)),
+)
+
 _COMPLETED = _upstream.c.status == StepState.COMPLETED.value
 _FAILED = _upstream.c.status == StepState.FAILED.value
 _OPEN = or_(
@@ -58,7 +64,7 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
     )
     return connection.execute(
         update(_steps)
-        .where(_steps.c.id == news.c.step_id, _steps.c.status == StepState.PENDING.value)
+        .where(_steps.c.id == news.c.step_id, _COUNTING)
         .values(
             open_deps=_steps.c.open_deps - news.c.total,
             unmet_deps=_steps.c.unmet_deps + news.c.unmet,
@@ -67,6 +73,8 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
         .returning(
             _steps.c.id,
             _steps.c.key,
+            _steps.c.parent_id,
+            _steps.c.status,
             _steps.c.attempt,
             _steps.c.spec,
             _steps.c.open_deps,
@@ -92,6 +100,6 @@ def recount(connection: Connection, run_id: str) -> None:
     )
     connection.execute(
         update(_steps)
-        .where(_steps.c.id == truth.c.step_id, _steps.c.status == StepState.PENDING.value)
+        .where(_steps.c.id == truth.c.step_id, _COUNTING)
         .values(open_deps=truth.c.open, unmet_deps=truth.c.unmet, failed_deps=truth.c.failed),
     )

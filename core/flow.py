@@ -1,4 +1,4 @@
-"""What follows a move, in set-based SQL: counters, skips, starts, the end of the run.
+"""What follows a move, in set-based SQL: what starts, what is skipped, how a run pauses and ends.
 
 `advance` decides; this module carries it out for whole sets of steps under the run's lock. It looks at the steps that changed
 and at their dependents, never at the whole plan.
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import String, and_, case, cast, func, literal, or_, select, update
+from sqlalchemy import JSON, and_, exists, func, or_, select, update
 
+from . import approvals, mapping
 from .advance import DependencyCounts, Readiness, readiness
-from .columns import clock, seconds_after
+from .columns import clock
 from .context import step_context
 from .counters import UNSETTLED, count_down, recount
+from .dispatching import CLEARED, LET_GO, begin_attempts
 from .errors import ExpressionError
-from .events import Dispatch, Interrupt
+from .events import Interrupt
 from .expressions import truthy
 from .models import ApprovalRequest, WorkflowStep, table_of_model
+from .parallelism import ready_rows, within_limits
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Row
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["CLEARED", "DISPATCH_COLUMNS", "ENGINE", "LET_GO", "UNSETTLED", "Flow"]
+__all__ = ["ENGINE", "Flow"]
 
 ENGINE = "engine"
 
@@ -39,42 +42,16 @@ _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreS
 _steps = table_of_model(WorkflowStep)
 _requests = table_of_model(ApprovalRequest)
 
-#: What `Flow.dispatch` needs of a step.
-DISPATCH_COLUMNS = (
+_READY_COLUMNS = (
     _steps.c.id,
     _steps.c.key,
-    _steps.c.task,
-    _steps.c.task_id,
-    _steps.c.attempt,
-    _steps.c.celery_retries,
+    _steps.c.parent_id,
     _steps.c.spec,
-    _steps.c.override,
-    _steps.c.drain_token,
+    _steps.c.attempt,
+    _steps.c.open_deps,
+    _steps.c.unmet_deps,
+    _steps.c.failed_deps,
 )
-
-_DRAINING = _steps.c.drain_until > clock()
-
-#: Columns to write when a step stops running: its claim becomes a draining one, and every timer stops.
-LET_GO: dict[str, Any] = {
-    "drain_task_id": case((_steps.c.claim_token.is_not(None), _steps.c.task_id), else_=_steps.c.drain_task_id),
-    "drain_token": func.coalesce(_steps.c.claim_token, _steps.c.drain_token),
-    "drain_until": func.coalesce(_steps.c.lease_until, _steps.c.drain_until),
-    "claim_token": None,
-    "claimed_by": None,
-    "claimed_at": None,
-    "lease_until": None,
-    "timeout_at": None,
-    "retry_at": None,
-    "dispatch_check_at": None,
-}
-
-#: The same for a step whose attempt has ended: nothing is left to drain.
-CLEARED: dict[str, Any] = {
-    **LET_GO,
-    "drain_task_id": None,
-    "drain_token": None,
-    "drain_until": None,
-}
 
 
 class Flow:
@@ -88,16 +65,8 @@ class Flow:
 
     def start_roots(self) -> None:
         """Start every step that waits for nothing; called once, when the run begins to execute."""
-        rows = self.unit.connection.execute(
-            select(_steps.c.id, _steps.c.spec, _steps.c.key)
-            .where(
-                _steps.c.run_id == self.unit.run.id,
-                _steps.c.status == StepState.PENDING.value,
-                _steps.c.open_deps == 0,
-            )
-            .order_by(_steps.c.position),
-        ).all()
-        self._propagate(self._start_or_skip(rows, []))
+        rows = self._pending(_steps.c.open_deps == 0)
+        self._propagate(self._start(rows))
         self.finish_run()
 
     def readvance(self) -> None:
@@ -107,145 +76,168 @@ class Flow:
         by other code than the controller.
         """
         recount(self.unit.connection, self.unit.run.id)
-        rows = self.unit.connection.execute(
-            select(
-                _steps.c.id,
-                _steps.c.key,
-                _steps.c.spec,
-                _steps.c.open_deps,
-                _steps.c.unmet_deps,
-                _steps.c.failed_deps,
-            )
-            .where(
-                _steps.c.run_id == self.unit.run.id,
-                _steps.c.status == StepState.PENDING.value,
-                _steps.c.dispatch_check_at.is_(None),
-            )
-            .order_by(_steps.c.position),
-        ).all()
-        ready = [row for row in rows if _readiness(row) is Readiness.START]
-        hopeless = [row.id for row in rows if _readiness(row) is Readiness.SKIP]
-        self._propagate(self._start_or_skip(ready, hopeless))
-        self.unit.run.open_steps = self.count_open()
+        rows = self._pending(_steps.c.dispatch_check_at.is_(None))
+        decided = [(row, _readiness(row)) for row in rows]
+        ready = [row for row, decision in decided if decision is Readiness.START]
+        hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
+        settled = self._start(ready)
+        if self._executes():
+            self._propagate([*settled, *self._skip(hopeless, _NO_TRIGGER)])
+            self.unit.run.open_steps = self._count_open()
         self.finish_run()
 
-    def count_open(self) -> int:
-        """Count the steps that are not settled."""
-        return (
-            self.unit.connection.scalar(
-                select(func.count()).where(
-                    _steps.c.run_id == self.unit.run.id,
-                    or_(
-                        _steps.c.status.in_([state.value for state in UNSETTLED]),
-                        and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
-                    ),
-                ),
-            )
-            or 0
-        )
-
-    def new_attempt(self) -> dict[str, Any]:
-        """Columns of a fresh attempt with an id of its own; a draining predecessor delays its dispatch."""
-        attempt = _steps.c.attempt + 1
-        return {
-            "attempt": attempt,
-            "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
-            "claim_token": None,
-            "claimed_by": None,
-            "claimed_at": None,
-            "lease_until": None,
-            "timeout_at": None,
-            "retry_at": None,
-            "dispatches": 1,
-            "dispatch_check_at": case(
-                (_DRAINING, _steps.c.drain_until),
-                else_=seconds_after(self.settings.redispatch_s),
-            ),
-            "drain_task_id": case((_DRAINING, _steps.c.drain_task_id)),
-            "drain_token": case((_DRAINING, _steps.c.drain_token)),
-            "drain_until": case((_DRAINING, _steps.c.drain_until)),
-        }
-
-    def begin_attempts(self, *conditions: ColumnElement[bool], **values: Any) -> None:
-        """Give the steps that meet `conditions` a new attempt, and have it dispatched after the commit."""
-        rows = self.unit.connection.execute(
-            update(_steps)
-            .where(_steps.c.run_id == self.unit.run.id, *conditions)
-            .values(**{**self.new_attempt(), **values})
-            .returning(*DISPATCH_COLUMNS),
+    def _pending(self, *conditions: ColumnElement[bool]) -> Sequence[Row[*tuple[Any, ...]]]:
+        return self.unit.connection.execute(
+            select(*_READY_COLUMNS)
+            .where(_steps.c.run_id == self.unit.run.id, _steps.c.status == StepState.PENDING.value, *conditions)
+            .order_by(_steps.c.position),
         ).all()
-        self.dispatch(rows)
 
-    def dispatch(self, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
-        """Have the attempts in `rows` published after the commit; one that waits for its predecessor is left to the sweeper."""
-        run = self.unit.run
-        self.unit.effects.dispatches += [
-            Dispatch(
-                run_id=run.id,
-                session_id=run.session_id,
-                step_id=row.id,
-                key=row.key,
-                task=row.task,
-                task_id=row.task_id,
-                attempt=row.attempt,
-                celery_retries=row.celery_retries,
-                spec=row.spec or {},
-                override=row.override,
-            )
-            for row in rows
-            if row.drain_token is None
-        ]
+    def _count_open(self) -> int:
+        counted = select(func.count()).where(
+            _steps.c.run_id == self.unit.run.id,
+            or_(
+                _steps.c.status.in_([state.value for state in UNSETTLED]),
+                and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+            ),
+        )
+        return self.unit.connection.scalar(counted) or 0
+
+    def _start(self, ready: Sequence[Row[*tuple[Any, ...]]]) -> list[str]:
+        """Start steps whose trigger holds: each by its kind, as far as the limits allow.
+
+        Returns:
+            Ids of those that have settled at once: not wanted, over an empty list, or failed without consequence.
+        """
+        tasks, gates, settled = [], [], []
+        for row in within_limits(self.unit.connection, self.unit.run, ready):
+            wanted = self._wanted(row)
+            if not self._executes():
+                return []  # its condition failed, and that ended or paused the run
+            if wanted is None:
+                settled.append(row.id)
+            elif not wanted:
+                settled += self._skip([row.id], "its condition is false")
+            elif (row.spec or {}).get("approval") is not None:
+                gates.append(row.id)
+            elif (row.spec or {}).get("map") is not None:
+                settled += self._map(row)
+                if not self._executes():
+                    return []
+            else:
+                tasks.append(row.id)
+        for ids in _chunks(tasks):
+            pending = (_steps.c.id.in_(ids), _steps.c.status == StepState.PENDING.value)
+            begin_attempts(self.unit, self.settings, *pending)
+        self._ask_first(gates)
+        return settled
+
+    def _wanted(self, row: Row[*tuple[Any, ...]]) -> bool | None:
+        """Whether the step's condition holds; None where evaluating it failed the step."""
+        condition = (row.spec or {}).get("when")
+        if condition is None:
+            return True
+        try:
+            return truthy(condition, step_context(self.unit.connection, self.unit.run.id, row.id, [condition]))
+        except ExpressionError as error:
+            # Not through `settled`: that would come back here with rows that this call has decided about already.
+            return None if self._fail_at_start(row, f"when: {error.detail}") else False
+
+    def _ask_first(self, step_ids: Sequence[str]) -> None:
+        if not step_ids:
+            return
+        cause = Cause(ENGINE, "waits for an approval")
+        for ids in _chunks(step_ids):
+            self.unit.move_steps(StepState.RUNNING, cause, _steps.c.id.in_(ids), started_at=clock())
+            approvals.ask(self, ids, cause)
+
+    def _map(self, row: Row[*tuple[Any, ...]]) -> list[str]:
+        try:
+            items = mapping.items_of(self.unit, self.settings, row)
+        except ExpressionError as error:
+            return [row.id] if self._fail_at_start(row, f"map: {error.detail}") else []
+        mapping.expand(self.unit, row, items, Cause(ENGINE))
+        if not items:
+            return self._join([row.id])
+        return self._start(ready_rows(self.unit.connection, self.unit.run, row.id, limit=len(items)))
+
+    def expand_map(self, row: Row[*tuple[Any, ...]]) -> None:
+        """Expand a mapped step that is running already: its approval came first."""
+        self._propagate(self._map(row))
+
+    def _join(self, step_ids: Sequence[str]) -> list[str]:
+        """Complete mapped steps whose children are settled; returns the ids of those that have settled."""
+        settled = []
+        for step_id in step_ids:
+            fault = mapping.join(self.unit, self.settings, step_id, Cause(ENGINE, "every item is settled"))
+            if fault is None:
+                self.unit.run.open_steps -= 1
+                settled.append(step_id)
+            elif self._fail_running(step_id, fault):
+                settled.append(step_id)
+        return settled
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
     def settled(self, step_ids: Sequence[str]) -> None:
         """Apply what follows from steps that have just settled, up to the end of the run."""
         self.unit.run.open_steps -= len(step_ids)
-        if self.unit.run.status is WorkflowState.EXECUTING:
+        if self._executes():
             self._propagate(step_ids)
             self.finish_run()
 
+    def complete_step(self, step_id: str, result: Any, cause: Cause, **values: Any) -> None:
+        """Move a running step to completed with `result`, a JSON value, and apply what follows."""
+        self.unit.move_steps(
+            StepState.COMPLETED,
+            cause,
+            _steps.c.id == step_id,
+            **CLEARED,
+            result=JSON.NULL if result is None else result,
+            error=None,
+            late=None,
+            completed_at=clock(),
+            **values,
+        )
+        self.settled([step_id])
+
     def _propagate(self, settled: Sequence[str]) -> None:
-        while settled:
-            waiting = [row for row in self._count_down(settled) if row.attempt == 0]
+        freed = bool(settled)
+        while settled and self._executes():
+            rows = [row for ids in _chunks(settled) for row in count_down(self.unit.connection, ids)]
+            joining = [row.id for row in rows if row.status == StepState.RUNNING.value and row.open_deps == 0]
+            waiting = [row for row in rows if row.status == StepState.PENDING.value and row.attempt == 0]
             decided = [(row, _readiness(row)) for row in waiting]
             ready = [row for row, decision in decided if decision is Readiness.START]
             hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
-            settled = self._start_or_skip(ready, hopeless)
+            mapped = [row for row in rows if row.status == StepState.RUNNING.value and row.open_deps > 0]
+            settled = [
+                *self._skip(hopeless, _NO_TRIGGER),
+                *self._join(joining),
+                *self._start(ready),
+                *self._start_waiting(mapped),
+            ]
+        if freed:
+            self._fill()
 
-    def _count_down(self, settled: Sequence[str]) -> Iterator[Row[*tuple[Any, ...]]]:
-        for ids in _chunks(settled):
-            yield from count_down(self.unit.connection, ids)
+    def _start_waiting(self, mapped: Sequence[Row[*tuple[Any, ...]]]) -> list[str]:
+        """Start the next children of mapped steps with a limit of their own."""
+        settled: list[str] = []
+        for row in mapped:
+            if row.spec["map"].get("max_parallel") is not None and self._executes():
+                settled += self._start(ready_rows(self.unit.connection, self.unit.run, row.id))
+        return settled
 
-    def _start_or_skip(self, ready: Sequence[Row[*tuple[Any, ...]]], hopeless: list[str]) -> list[str]:
-        """Start what is ready, skip what cannot start or is not wanted; returns the ids of those that have settled."""
-        starting: list[str] = []
-        unwanted: list[str] = []
-        failed: list[str] = []
-        for row in ready:
-            condition = (row.spec or {}).get("when")
-            if condition is None:
-                starting.append(row.id)
-                continue
-            try:
-                wanted = truthy(condition, step_context(self.unit.connection, self.unit.run.id, row.id, [condition]))
-            except ExpressionError as error:
-                # Not through `settled`: that would come back here with rows that this call has decided about already.
-                self._fail_pending(row.id, f"when: {error.detail}")
-                if (row.spec or {}).get("on_failure") != "continue":
-                    self.step_failed(row.id, f"when: {error.detail}")
-                    return []  # the run is paused (resuming looks at all pending steps again) or has ended
-                self.unit.run.open_steps -= 1
-                failed.append(row.id)
-                continue
-            (starting if wanted else unwanted).append(row.id)
-        for ids in _chunks(starting):
-            self.begin_attempts(_steps.c.id.in_(ids), _steps.c.status == StepState.PENDING.value)
-        self._skip(hopeless, "a dependency did not complete as its trigger needs")
-        self._skip(unwanted, "its condition is false")
-        return hopeless + unwanted + failed
+    def _fill(self) -> None:
+        """Start what a limit of the run has kept waiting, now that something has settled."""
+        run = self.unit.run
+        if run.max_parallel is None or not self._executes():
+            return
+        settled = self._start(ready_rows(self.unit.connection, run))
+        if settled:
+            self._propagate(settled)
 
-    def _skip(self, ids: Sequence[str], reason: str) -> None:
+    def _skip(self, ids: Sequence[str], reason: str) -> list[str]:
         for chunk in _chunks(ids):
             changes = self.unit.move_steps(
                 StepState.SKIPPED,
@@ -254,27 +246,50 @@ class Flow:
                 completed_at=clock(),
             )
             self.unit.run.open_steps -= len(changes)
+        return list(ids)
 
-    # --- failing and ending ------------------------------------------------------------------------------------------
+    def _executes(self) -> bool:
+        return self.unit.run.status is WorkflowState.EXECUTING
+
+    # --- failing -----------------------------------------------------------------------------------------------------
 
     def fail_unstarted(self, step_id: str, message: str) -> None:
         """Fail a step that cannot even start: pending → running → failed, with what follows."""
         self._fail_pending(step_id, message)
         self.step_failed(step_id, message)
 
+    def _fail_at_start(self, row: Row[*tuple[Any, ...]], message: str) -> bool:
+        """Fail a step that is about to start; True where the run goes on without it."""
+        self._fail_pending(row.id, message)
+        return self._failure_is_borne(row.id, message)
+
+    def _fail_running(self, step_id: str, message: str) -> bool:
+        self._move_to_failed(step_id, message)
+        return self._failure_is_borne(step_id, message)
+
+    def _failure_is_borne(self, step_id: str, message: str) -> bool:
+        spec = self.unit.connection.scalar(select(_steps.c.spec).where(_steps.c.id == step_id)) or {}
+        if spec.get("on_failure") != "continue":
+            self.step_failed(step_id, message)
+            return False
+        self.unit.run.open_steps -= 1
+        return True
+
     def _fail_pending(self, step_id: str, message: str) -> None:
-        cause = Cause(ENGINE, message)
         self.unit.move_steps(
             StepState.RUNNING,
-            cause,
+            Cause(ENGINE, message),
             _steps.c.id == step_id,
             _steps.c.status == StepState.PENDING.value,
             attempt=_steps.c.attempt + 1,
             started_at=func.coalesce(_steps.c.started_at, clock()),
         )
-        self.unit.move_steps(
-            StepState.FAILED, cause, _steps.c.id == step_id, **CLEARED, error=message, completed_at=clock()
-        )
+        self._move_to_failed(step_id, message)
+
+    def _move_to_failed(self, step_id: str, message: str) -> None:
+        cause = Cause(ENGINE, message)
+        values = {**CLEARED, "error": message, "completed_at": clock()}
+        self.unit.move_steps(StepState.FAILED, cause, _steps.c.id == step_id, **values)
 
     def step_failed(self, step_id: str, message: str) -> None:
         """Apply the `on_failure` of a step that has failed with no retry coming."""
@@ -299,7 +314,7 @@ class Flow:
             .where(_requests.c.run_id == self.unit.run.id, _requests.c.decision.is_(None))
             .values(decision="closed", decided_by=cause.actor, decided_at=clock()),
         )
-        self.unit.run.open_steps = 0
+        self.unit.run.open_steps = self.unit.run.waiting_steps = 0
         self.unit.move_run(target, cause, **values)
 
     def close_steps(self, cause: Cause) -> list[StateChange]:
@@ -361,14 +376,16 @@ class Flow:
             self.interrupt_draining(StepState.PAUSED, mode)
 
     def finish_run(self) -> None:
-        """End an executing run in which every step is settled: failed if a failure counts against it, else completed."""
-        run = self.unit.run
-        if run.status is not WorkflowState.EXECUTING or run.open_steps > 0:
+        """End an executing run in which every step is settled, or let it wait where only people can move it on."""
+        if not self._executes():
+            return
+        if self.unit.run.open_steps > 0:
+            self._wait_for_people()
             return
         failed = self.unit.connection.execute(
             select(_steps.c.key, _steps.c.error)
             .where(
-                _steps.c.run_id == run.id,
+                _steps.c.run_id == self.unit.run.id,
                 _steps.c.status == StepState.FAILED.value,
                 or_(
                     _steps.c.spec["on_failure"].as_string().is_(None),
@@ -384,21 +401,23 @@ class Flow:
             reason = f"step {failed.key} failed: {failed.error}"
             self.unit.move_run(WorkflowState.FAILED, Cause(ENGINE, reason), error=f"{failed.key}: {failed.error}")
 
-    def redispatch_pending(self) -> None:
-        """Dispatch again the pending steps that were ready before a pause; their attempts keep their ids."""
-        rows = self.unit.connection.execute(
-            update(_steps)
-            .where(
-                and_(
-                    _steps.c.run_id == self.unit.run.id,
-                    _steps.c.status == StepState.PENDING.value,
-                    _steps.c.task_id.is_not(None),
-                ),
-            )
-            .values(dispatch_check_at=seconds_after(self.settings.redispatch_s), dispatches=_steps.c.dispatches + 1)
-            .returning(*DISPATCH_COLUMNS),
-        ).all()
-        self.dispatch(rows)
+    def _wait_for_people(self) -> None:
+        """Executing → waiting_approval, where a step waits and nothing runs, is due, or is paused by a person."""
+        if self.unit.run.waiting_steps == 0:
+            return
+        moving = exists().where(
+            _steps.c.run_id == self.unit.run.id,
+            or_(
+                and_(_steps.c.status == StepState.RUNNING.value, _steps.c.task_id.is_not(None)),
+                _steps.c.status == StepState.PAUSED.value,
+                _steps.c.due_at.is_not(None),
+            ),
+        )
+        if not self.unit.connection.scalar(select(moving)):
+            self.unit.move_run(WorkflowState.WAITING_APPROVAL, Cause(ENGINE, "nothing can go on without an approval"))
+
+
+_NO_TRIGGER = "a dependency did not complete as its trigger needs"
 
 
 def _readiness(row: Row[*tuple[Any, ...]]) -> Readiness:

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .columns import clock
+from .dispatching import CLEARED, LET_GO
 from .errors import EntityNotFound, RunNotFound, StateMachineError
-from .flow import CLEARED, LET_GO
 from .joining import database_of, deliver_for, read_in, write_in
 from .models import StateHistory, WorkflowRun, WorkflowStep
 from .states import StepState, WorkflowState

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import JSON
-
 from .columns import clock, seconds_after
-from .flow import CLEARED, ENGINE, Flow
+from .dispatching import CLEARED, begin_attempts
+from .flow import ENGINE, Flow
 from .models import WorkflowStep, table_of_model
 from .retry import GiveUp, Retry, RetryPolicy, decide
 from .states import StepState
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "record_result", "retry_now"]
+__all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "retry_now"]
 
 _steps = table_of_model(WorkflowStep)
 
@@ -65,21 +64,6 @@ class Failure:
         return _REASONS.get(self.cause, self.message)
 
 
-def record_result(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], result: Any, cause: Cause) -> None:
-    """Move a running step to completed with `result`, and apply what follows."""
-    unit.move_steps(
-        StepState.COMPLETED,
-        cause,
-        _steps.c.id == row.id,
-        **CLEARED,
-        result=JSON.NULL if result is None else result,
-        error=None,
-        late=None,
-        completed_at=clock(),
-    )
-    Flow(unit, settings).settled([row.id])
-
-
 def record_failure(
     unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], failure: Failure, cause: Cause
 ) -> None:
@@ -115,7 +99,6 @@ def record_failure(
 
 def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cause: Cause) -> None:
     """Move failed steps to running with a new attempt each, and have them dispatched."""
-    flow = Flow(unit, settings)
     moved = unit.move_steps(
         StepState.RUNNING,
         cause,
@@ -123,7 +106,7 @@ def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cau
         _steps.c.status == StepState.FAILED.value,
     )
     if moved:
-        flow.begin_attempts(_steps.c.id.in_([change.entity_id for change in moved]))
+        begin_attempts(unit, settings, _steps.c.id.in_([change.entity_id for change in moved]))
 
 
 def apply_late(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cause: Cause) -> None:
@@ -131,7 +114,7 @@ def apply_late(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]],
     unit.move_steps(StepState.RUNNING, cause, _steps.c.id == row.id, _steps.c.status == StepState.PAUSED.value)
     late = row.late
     if late["kind"] == "completed":
-        record_result(unit, settings, row, late["result"], Cause(ENGINE, "completed while paused"))
+        Flow(unit, settings).complete_step(row.id, late["result"], Cause(ENGINE, "completed while paused"))
     else:
         failure = Failure(**{**late["failure"], "exception_names": tuple(late["failure"]["exception_names"])})
         record_failure(

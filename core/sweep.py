@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, or_, select, update
 
 from .attempts import AttemptRef, Attempts
 from .columns import clock, seconds_after
-from .errors import RunNotFound, StateMachineError
+from .dispatching import DISPATCH_COLUMNS
+from .errors import InterlockError
 from .events import Dispatch
-from .flow import DISPATCH_COLUMNS, ENGINE, Flow
+from .flow import ENGINE, Flow
 from .models import ApprovalRequest, WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import Failure, retry_now
 from .states import StepState, WorkflowState
@@ -24,6 +26,8 @@ from .unit_of_work import Cause, UnitOfWork
 from .verbs import start_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Row
 
     from .database import Database
@@ -103,12 +107,14 @@ class Sweeper:
         due = _steps.c.dispatch_check_at.is_not(None) if everything else _steps.c.dispatch_check_at <= clock()
         # A body that was told to stop and still shows signs of life is waited for, however long it takes.
         replaceable = or_(_steps.c.drain_until.is_(None), _steps.c.drain_until <= clock())
+        # A CTE, which is evaluated once: as a subquery, PostgreSQL may run it again for each row and pass the limit.
         ids = (
             select(_steps.c.id)
             .where(due, replaceable, _UNCLAIMED, _EXECUTING)
             .order_by(_steps.c.dispatch_check_at)
             .limit(batch)
             .with_for_update(skip_locked=True)
+            .cte("lost")
         )
         wait_s = (
             func.power(2.0, case((_steps.c.dispatches > _MAX_DOUBLINGS, _MAX_DOUBLINGS), else_=_steps.c.dispatches))
@@ -121,7 +127,7 @@ class Sweeper:
         longest = self._settings.redispatch_max_s
         rows = connection.execute(
             update(_steps)
-            .where(_steps.c.id.in_(ids), _UNCLAIMED)
+            .where(_steps.c.id.in_(select(ids.c.id)), _UNCLAIMED)
             .values(
                 dispatches=_steps.c.dispatches + 1,
                 dispatch_check_at=seconds_after(case((wait_s > longest, longest), else_=wait_s)),
@@ -184,11 +190,7 @@ class Sweeper:
             self._attempts.fail_within(connection, effects, ref, failure)
             return True
 
-        try:
-            return self._database.transact(work)
-        except (RunNotFound, StateMachineError):
-            logger.exception("could not end the attempt %s", row.task_id)
-            return False
+        return bool(_tried(row.run_id, partial(self._database.transact, work)))
 
     # --- retries -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +211,9 @@ class Sweeper:
         by_run: dict[str, list[str]] = {}
         for row in rows:
             by_run.setdefault(row.run_id, []).append(row.id)
-        return sum(self._retry_in(run_id, step_ids) for run_id, step_ids in by_run.items())
+        return sum(
+            _tried(run_id, partial(self._retry_in, run_id, step_ids)) for run_id, step_ids in by_run.items()
+        )
 
     def _retry_in(self, run_id: str, step_ids: list[str]) -> int:
         def work(connection: Connection, effects: Effects) -> int:
@@ -246,13 +250,10 @@ class Sweeper:
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            try:
-                if row.status == WorkflowState.DRAFT.value:
-                    swept.runs_started += self._start(row.id)
-                else:
-                    swept.runs_overdue += self._overdue(row.id)
-            except (RunNotFound, StateMachineError):
-                logger.exception("could not handle the due workflow %s", row.id)
+            if row.status == WorkflowState.DRAFT.value:
+                swept.runs_started += _tried(row.id, partial(self._start, row.id))
+            else:
+                swept.runs_overdue += _tried(row.id, partial(self._overdue, row.id))
 
     def _start(self, run_id: str) -> bool:
         def work(connection: Connection, effects: Effects) -> bool:
@@ -298,7 +299,7 @@ class Sweeper:
         )
         with self._database.reading() as connection:
             ids = connection.scalars(query).all()
-        return sum(self._revive_one(run_id) for run_id in ids)
+        return sum(_tried(run_id, partial(self._revive_one, run_id)) for run_id in ids)
 
     def _revive_one(self, run_id: str) -> bool:
         def work(connection: Connection, effects: Effects) -> bool:
@@ -316,6 +317,15 @@ class Sweeper:
             return unit.run.seq != before or bool(effects.dispatches)
 
         return self._database.transact(work)
+
+
+def _tried(run_id: str, act: Callable[[], int]) -> int:
+    """What `act` did; 0 where it cannot be done to this run, which must not keep the others from being swept."""
+    try:
+        return act()
+    except InterlockError:
+        logger.exception("could not sweep the workflow %s", run_id)
+        return 0
 
 
 def _dispatch(row: Row[*tuple[Any, ...]]) -> Dispatch:

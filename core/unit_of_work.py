@@ -50,6 +50,8 @@ _READ_RUN = select(
     _runs.c.status,
     _runs.c.seq,
     _runs.c.open_steps,
+    _runs.c.waiting_steps,
+    _runs.c.max_parallel,
 )
 
 _HISTORY_RETURNING = (
@@ -94,6 +96,13 @@ class LockedRun:
     status: WorkflowState
     seq: int
     open_steps: int
+    waiting_steps: int = 0
+    max_parallel: int | None = None
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        """What `finish` writes back."""
+        return self.seq, self.open_steps, self.waiting_steps
 
 
 class UnitOfWork:
@@ -111,7 +120,7 @@ class UnitOfWork:
         self.effects = effects
         self.run = run
         self._emitter = emitter
-        self._stored = (run.seq, run.open_steps)
+        self._stored = run.counters
 
     @classmethod
     def lock(
@@ -211,9 +220,9 @@ class UnitOfWork:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def begin_step_history(self, cause: Cause) -> None:
-        """Write the first row of every step of the run, in plan order."""
-        self._append_steps(_steps.c.run_id == self.run.id, None, cause)
+    def begin_step_history(self, cause: Cause, *conditions: ColumnElement[bool]) -> None:
+        """Write the first row of every step of the run (that meets `conditions`), in plan order."""
+        self._append_steps(and_(_steps.c.run_id == self.run.id, *conditions), None, cause)
 
     def move_steps(
         self,
@@ -293,9 +302,15 @@ class UnitOfWork:
 
     def finish(self) -> None:
         """Write the counters back. Call it once, last."""
-        if (self.run.seq, self.run.open_steps) != self._stored:
+        if self.run.counters != self._stored:
             self.connection.execute(
-                update(_runs).where(_runs.c.id == self.run.id).values(seq=self.run.seq, open_steps=self.run.open_steps),
+                update(_runs)
+                .where(_runs.c.id == self.run.id)
+                .values(
+                    seq=self.run.seq,
+                    open_steps=self.run.open_steps,
+                    waiting_steps=self.run.waiting_steps,
+                ),
             )
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -500,6 +515,8 @@ def _read_run(connection: Connection, query: Select[Any], run_id: str) -> Locked
         status=WORKFLOW_TABLE.parse(row.status),
         seq=row.seq,
         open_steps=row.open_steps,
+        waiting_steps=row.waiting_steps,
+        max_parallel=row.max_parallel,
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .columns import clock, seconds_after, seconds_between
+from .dispatching import begin_attempts, redispatch_pending
 from .errors import CommandRefused, TransitionNotAllowed
 from .flow import Flow
 from .models import StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
@@ -132,8 +133,9 @@ def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
     if edges:
         connection.execute(insert(_dependencies), edges)
     head = plan.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
-    connection.execute(update(_runs).where(_runs.c.id == run.id).values(spec=head))
+    connection.execute(update(_runs).where(_runs.c.id == run.id).values(spec=head, max_parallel=plan.max_parallel))
     run.open_steps = len(plan.steps)
+    run.max_parallel = plan.max_parallel
 
 
 def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
@@ -190,9 +192,15 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
     ).all()
     resumed = unit.move_steps(StepState.RUNNING, cause, *by_workflow, _steps.c.late.is_(None))
     if resumed:
-        # One set, however many: those that resumed are the running ones without a claim.
-        flow.begin_attempts(_steps.c.status == StepState.RUNNING.value, _steps.c.claim_token.is_(None))
-    flow.redispatch_pending()
+        # One set, however many: those that resumed are the running ones without a claim. A mapped step has no attempt.
+        begin_attempts(
+            unit,
+            settings,
+            _steps.c.status == StepState.RUNNING.value,
+            _steps.c.claim_token.is_(None),
+            _steps.c.task_id.is_not(None),
+        )
+    redispatch_pending(unit, settings)
     for row in late:
         if unit.run.status is not WorkflowState.EXECUTING:
             break  # a failure that came while paused has ended the run, and cancelled the rest

@@ -151,5 +151,8 @@ def _missing_triggers(connection: Connection) -> Iterable[str]:
 
 
 def _bare(expression: object) -> str:
-    """`expression` without what databases add or drop when they show it: case, space, quotes of names, brackets."""
-    return "" if expression is None else re.sub(r'[\s()"]', "", str(expression)).lower()
+    """`expression` without what databases add or drop when they show it: casts, case, space, quotes of names, brackets."""
+    if expression is None:
+        return ""
+    without_casts = re.sub(r"::(character varying|timestamp with(out)? time zone|\w+)", "", str(expression))
+    return re.sub(r'[\s()"]', "", without_casts).lower()

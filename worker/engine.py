@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from interlock.core.attempts import AttemptRef
 from interlock.core.errors import InterlockError
-from interlock.core.leases import renew_leases
+from interlock.core.leases import Heartbeat, renew_leases
 from interlock.core.outcomes import Failure
 from interlock.core.revision import require_revision
 from interlock.core.sweep import Sweeper
@@ -84,10 +84,13 @@ class Engine:
             logger.exception("could not handle a note of the worker; leases will decide")
 
     def _beat(self) -> None:
-        beat = renew_leases(self._runtime.database, self._settings, self._held)
+        beat = self._renew()
         for mode, task_ids in (("cancel", beat.cancelled), ("soft", beat.interrupted), ("terminate", beat.terminated)):
             if task_ids:
                 self._tell({"stop": task_ids, "mode": mode})
+
+    def _renew(self) -> Heartbeat:
+        return renew_leases(self._runtime.database, self._settings, self._held)
 
     def _ended(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
@@ -114,7 +117,7 @@ class Engine:
         while not self._stop.wait(self._settings.sweep_s):
             try:
                 if self._draining:
-                    self._beat()
+                    self._renew()  # and tell nobody: MAIN may not read, and a full pipe would stop us
                 swept = sweeper.sweep()
                 if swept:
                     logger.info("sweep: %s", swept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.control import control_command
 
 from interlock.signals.header import read_header
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 _installed: list[Celery] = []
+
+# How an attempt may end without its child being able to say so.
+_SEEN_BY_MAIN = {WorkerLostError: "worker_lost", TimeLimitExceeded: "timeout"}
 
 
 def install(app: Celery) -> Celery:
@@ -72,6 +75,9 @@ def _on_worker_shutdown(**_: Any) -> None:
 
 
 def _on_prerun(task_id: str, task: Any, **_: Any) -> None:
+    supervisor = current_supervisor()
+    if supervisor is not None:
+        supervisor.hold_through_body()
     guard.install()
     claim_attempt(task, task_id)
 
@@ -81,23 +87,13 @@ def _on_success(sender: Any, result: Any, **_: Any) -> None:
     report_success(sender, result)
 
 
-def _on_failure(sender: Any, task_id: str, exception: BaseException, traceback: Any = None, **_: Any) -> None:
+def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None and supervisor.pool_is_prefork:
-        header = read_header(sender.request)
-        if header is not None:
-            cause = "worker_lost" if isinstance(exception, WorkerLostError) else "timeout"
-            supervisor.note(
-                {
-                    "ended": {
-                        "run_id": header.run_id,
-                        "step_id": header.step_id,
-                        "task_id": task_id,
-                        "cause": cause,
-                        "message": f"{type(exception).__name__}: {exception}",
-                    },
-                },
-            )
+        # What else arrives in MAIN (Reject) has been reported by the child.
+        cause = next((cause for kind, cause in _SEEN_BY_MAIN.items() if isinstance(exception, kind)), None)
+        if cause is not None:
+            supervisor.note_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
         return
     guard.leave()
     report_failure(sender, exception, traceback)

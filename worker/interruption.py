@@ -116,10 +116,11 @@ class BodyGuard:
         held = self._held
         in_body = held is not None and self._on_stack(frame)
         if meant_for is not None:
-            if held is not None and in_body and held.ref.task_id == meant_for:
+            if held is not None and in_body and held.ref.task_id == meant_for and not held.interrupted:
                 held.interrupted = True
                 raise StepInterrupted
-            return  # meant for a body that has ended meanwhile
+            # For a body that has ended meanwhile, has not begun (it is told again), or is cleaning up already.
+            return
         in_foreign_task = held is None and celery_state.get_current_task() is not None
         if (in_body or in_foreign_task) and callable(self._previous):
             self._previous(signum, frame)

@@ -50,6 +50,7 @@ class Supervisor:
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
+        self.pool_blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
 
     # --- the engine process --------------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Supervisor:
             self._beat()
 
     def stop(self) -> None:
-        """A warm shutdown begins: bodies still finish, and the engine renews their claims until this process ends."""
+        """A shutdown begins: bodies may still finish, and the engine renews their claims until this process ends."""
         self._stopping = True
         if self._link is not None:
             self._link.send({"held": self._held_ids(), "last": True})
@@ -97,6 +98,13 @@ class Supervisor:
         """Hand a piece of news to the engine; it may be lost."""
         if self._link is not None:
             self._link.send(message)
+
+    def note_end(self, request: Any, cause: str, message: str) -> None:
+        """Tell the engine that an attempt has ended whose child cannot tell it any more."""
+        header = read_header(request)
+        if header is not None:
+            ended = {"run_id": header.run_id, "step_id": header.step_id, "task_id": request.id}
+            self.note({"ended": {**ended, "cause": cause, "message": message}})
 
     def _start_engine(self) -> None:
         path = self.settings.app or import_path(self.app)
@@ -123,29 +131,38 @@ class Supervisor:
     def _held_ids(self) -> list[str]:
         return [request.id for request in _active_steps()]
 
+    def hold_through_body(self) -> None:
+        """In a pool that runs bodies in MAIN itself nothing ticks meanwhile: the engine goes on alone until the next beat."""
+        if self.pool_blocks and self._link is not None:
+            self._link.send({"held": self._held_ids(), "last": True})
+
     # --- signalling bodies -----------------------------------------------------------------------------------------------
 
     def interrupt(self, task_ids: Iterable[str], mode: str) -> None:
         """Signal the bodies of the attempts that this worker holds at this moment.
 
-        The soft signal goes out once; `cancel` (soft, and after the grace the end of the process) and `terminate` are asked
-        for again at each heartbeat as long as the body is there.
+        Asked for again at each heartbeat as long as the body is there: a signal may come before the body begins. The child
+        raises in a body once. `cancel` is soft, and after the grace the end of the process.
         """
         wanted = set(task_ids)
         for request in _active_steps():
             if request.id in wanted:
                 self._interrupt_one(request, mode)
 
-    def _interrupt_one(self, request: Any, mode: str) -> None:
+    def _grace_is_over(self, task_id: str) -> bool:
         now = time.monotonic()
-        told_at = self._told_at.setdefault(request.id, now)
-        overdue = mode == "cancel" and now - told_at >= self.settings.cancel_grace_s
+        return now - self._told_at.setdefault(task_id, now) >= self.settings.cancel_grace_s
+
+    def _interrupt_one(self, request: Any, mode: str) -> None:
+        overdue = mode == "cancel" and self._grace_is_over(request.id)
         pid = request.worker_pid
         if not pid or not request.time_start or not self.pool_is_prefork:
             return
         if mode == "terminate" or overdue:
             logger.warning("ending the process of %s (%s)", request.id, "grace is over" if overdue else "asked for")
             request.terminate(self._worker.pool, signal="SIGKILL")
+            # Celery calls this a revoke and no failure: nobody else would say that the attempt has ended.
+            self.note_end(request, "interrupted", "its process was ended")
         else:
             self._notes.leave(pid, request.id)
             try:
@@ -180,6 +197,10 @@ class EngineStep(bootsteps.StartStopStep):
         global _current  # noqa: PLW0603 - one MAIN per process, and signal receivers have to find it
         self._supervisor = _current = Supervisor(worker)
         self._supervisor.start()
+
+    def close(self, worker: Any) -> None:
+        """Called before the pool is joined, as `stop` is after it."""
+        self.stop(worker)
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
         """Begin a shutdown; safe to call twice."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from interlock.cli.dev import embedded
-from interlock.cli.run import follow
+from interlock.cli.following import follow
+from interlock.cli.server import EmbeddedServer
 
-from .application import app
 from .workflow import workflow
+
+APP: Final = "examples.stdlib_audit.application:app"
+DATA_DIR: Final = Path("build/stdlib-audit/server")
+"""Its database and logs stay there, to be looked at: `interlock list --data build/stdlib-audit/server`."""
 
 
 def run_embedded(out: str) -> tuple[str, list[dict[str, Any]]]:
@@ -20,7 +24,9 @@ def run_embedded(out: str) -> tuple[str, list[dict[str, Any]]]:
     Returns:
         The run's final status and its history, a mapping of the event's fields per row.
     """
-    with embedded(app) as client:
+    print("Starting a Redis, a database and a worker", flush=True)
+    with EmbeddedServer(APP, DATA_DIR) as server, server.client() as client:
         run_id = client.enqueue(workflow, input={"out": out})
+        print(f"Run {run_id}\n", flush=True)
         status = follow(client, run_id)
-        return str(status), list(client.history(run_id))
+        return status, [change.data() for change in client.history(run_id)]

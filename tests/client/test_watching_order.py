@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,91 +11,17 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from interlock.client.catch_up import Listen, Read, RunWatch, UnknownPosition, WatchTimeout
-from interlock.client.session_catch_up import SessionWatch
 from interlock.core.errors import CommandTimeout, DatabaseBusy, RunNotFound
-from interlock.core.history import PAGE, RunHead, SessionHeads
+from interlock.core.history import PAGE
 from interlock.signals.subscriber import Link
-from tests.signals.scripts import change, run_of
+from tests.signals.scripts import run_of
+
+from .watching_world import World, seqs, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core.events import StateChange
-
-_START = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-@dataclass
-class World:
-    """The committed history of some runs, a clock, and a reader that may be out of order."""
-
-    now: float = 1000.0
-    committed: dict[str, list[StateChange]] = field(default_factory=dict)
-    reads: int = 0
-    broken: bool = False
-    page: int = PAGE
-
-    def clock(self) -> float:
-        return self.now
-
-    def fetch(self, after_seq: int) -> list[StateChange]:
-        """The only run's history."""
-        return self.changes(*self.committed, after_seq=after_seq)
-
-    # the session's reader
-
-    def changes(self, workflow_id: str, after_seq: int = 0) -> list[StateChange]:
-        self._count()
-        return self.committed[workflow_id][after_seq : after_seq + self.page]
-
-    def head(self, workflow_id: str) -> RunHead | None:
-        self._count()
-        changes = self.committed[workflow_id]
-        return RunHead(len(changes), changes[-1].created_at if _over(changes) else None) if changes else None
-
-    def heads(self, *, created_after: datetime | None = None, ended_after: datetime | None = None) -> SessionHeads:
-        self._count()
-        found = {
-            workflow_id: len(changes)
-            for workflow_id, changes in self.committed.items()
-            if changes and (not _over(changes) or _within(changes, created_after, ended_after))
-        }
-        return SessionHeads(at=self.time(), seqs=found)
-
-    def time(self) -> datetime:
-        return _START + timedelta(seconds=self.now)
-
-    def _count(self) -> None:
-        self.reads += 1
-        if self.broken:
-            raise DatabaseBusy
-
-
-def _over(changes: list[StateChange]) -> bool:
-    return changes[-1].to_state == "completed"
-
-
-def _within(changes: list[StateChange], created_after: datetime | None, ended_after: datetime | None) -> bool:
-    created, ended = changes[0].created_at, changes[-1].created_at
-    assert created is not None
-    assert ended is not None
-    return created_after is not None and ended_after is not None and created > created_after and ended > ended_after
-
-
-def settle(plan: RunWatch | SessionWatch, got: list[StateChange]) -> Listen | None:
-    """Do what the plan asks for until it wants to listen, or is done; collect what it gives out."""
-    for _ in range(1000):
-        got += plan.take()
-        action = plan.next_action()
-        if not isinstance(action, Read):
-            return action
-        try:
-            answer = action.ask()
-        except DatabaseBusy as error:
-            plan.read_failed(error)
-        else:
-            action.tell(answer)
-    pytest.fail("it reads and reads")
 
 
 def run_world(length: int, committed: int | None = None, **options: Any) -> tuple[World, list[StateChange]]:
@@ -108,10 +32,6 @@ def run_world(length: int, committed: int | None = None, **options: Any) -> tupl
 
 def watch_of(world: World, **options: Any) -> RunWatch:
     return RunWatch(world.fetch, clock=world.clock, **options)
-
-
-def seqs(changes: list[StateChange]) -> list[int]:
-    return [each.seq for each in changes]
 
 
 # any interleaving
@@ -169,62 +89,6 @@ def happen(world: World, watch: RunWatch, changes: list[StateChange], kind: str,
             world.now += value
         case "break":
             world.broken = value
-
-
-_SESSION_EVENTS = st.lists(
-    st.one_of(
-        st.tuples(st.just("commit"), st.integers(0, 3), st.integers(1, 4)),
-        st.tuples(st.just("hear"), st.integers(0, 3), st.integers(0, 9)),
-        st.tuples(st.just("link"), st.just(0), st.sampled_from(list(Link))),
-        st.tuples(st.just("pass"), st.just(0), st.floats(0.001, 20)),
-        st.tuples(st.just("break"), st.just(0), st.booleans()),
-    ),
-    max_size=60,
-)
-
-
-@settings(max_examples=300)
-@given(_SESSION_EVENTS, st.lists(st.integers(0, 6), min_size=4, max_size=4))
-def test_a_session_gives_what_is_committed_after_its_beginning_once_and_in_order_within_each_run(
-    events: list[tuple[str, int, Any]], before: list[int]
-) -> None:
-    world = World(committed={str(n): [] for n in range(4)})
-    for n, count in enumerate(before):
-        commit(world, n, count)
-    world.now += 1
-    watch, got = SessionWatch(world, clock=world.clock), []
-    watch.heard(Link.SUBSCRIBED)
-    settle(watch, got)
-    for kind, n, value in events:
-        world.now += 0.001
-        if kind == "commit":
-            commit(world, n, value)
-        elif kind == "hear" and world.committed[str(n)]:
-            watch.heard(world.committed[str(n)][value % len(world.committed[str(n)])])
-        elif kind == "link":
-            watch.heard(value)
-        elif kind == "pass":
-            world.now += value
-        elif kind == "break":
-            world.broken = value
-        settle(watch, got)
-
-    world.broken = False
-    for _ in range(3):
-        world.now += 5
-        settle(watch, got)
-    for n, count in enumerate(before):
-        mine = [each.seq for each in got if each.workflow_id == str(n)]
-        assert mine == list(range(count + 1, len(world.committed[str(n)]) + 1))
-
-
-def commit(world: World, n: int, count: int) -> None:
-    """Commit up to `count` changes of a run of six, each a little later than the one before."""
-    changes = world.committed[str(n)]
-    for seq in range(len(changes) + 1, min(len(changes) + count, 6) + 1):
-        world.now += 0.001
-        end = {"to_state": "completed", "entity_type": "workflow_run"} if seq == 6 else {}
-        changes.append(change(seq, workflow_id=str(n), created_at=world.time(), **end))
 
 
 # one run
@@ -407,95 +271,11 @@ def test_a_later_failure_that_may_pass_is_waited_out_with_one_warning(
     assert caplog.text.count("cannot be read") == 1
 
 
-@pytest.mark.parametrize("error", [RunNotFound("x"), TypeError(), OperationalError("x", {}, Exception("no such table"))])
+@pytest.mark.parametrize(
+    "error", [RunNotFound("x"), TypeError(), OperationalError("x", {}, Exception("no such table"))]
+)
 def test_a_later_failure_that_will_not_pass_is_raised(error: Exception) -> None:
     watch = _begun()
 
     with pytest.raises(type(error)):
         watch.read_failed(error)
-
-
-# a session
-
-
-def _session(world: World, **options: Any) -> tuple[SessionWatch, list[StateChange]]:
-    watch, got = SessionWatch(world, clock=world.clock, **options), []
-    watch.heard(Link.SUBSCRIBED)
-    settle(watch, got)
-    return watch, got
-
-
-def _world(*counts: int) -> World:
-    world = World(committed={str(n): [] for n in range(len(counts))})
-    for n, count in enumerate(counts):
-        commit(world, n, count)
-    world.now += 1
-    return world
-
-
-def test_a_session_is_followed_from_now_or_from_where_the_caller_says() -> None:
-    world = _world(3, 3)
-    watch, got = _session(world, after={"1": 1})
-    commit(world, 0, 1)
-    watch.heard(world.committed["0"][-1])
-    settle(watch, got)
-
-    assert [(each.workflow_id, each.seq) for each in got] == [("1", 2), ("1", 3), ("0", 4)]
-
-
-def test_the_late_message_of_a_run_that_was_over_before_does_not_bring_its_history() -> None:
-    world = _world(6)
-    watch, got = _session(world)
-
-    for each in world.committed["0"]:
-        watch.heard(each)
-    settle(watch, got)
-
-    assert got == []
-
-
-def test_a_run_that_was_committed_long_after_its_rows_were_written_is_seen_whole() -> None:
-    world = _world(0)
-    world.committed["0"] = []
-    late = World(now=world.now - 1, committed={"0": []})
-    commit(late, 0, 3)
-    watch, got = _session(world)
-
-    world.committed = late.committed
-    watch.heard(late.committed["0"][0])
-    settle(watch, got)
-
-    assert seqs(got) == [1, 2, 3]
-
-
-def test_a_run_that_came_and_went_while_nothing_was_heard_is_found() -> None:
-    world = _world(0)
-    watch, got = _session(world)
-    watch.heard(Link.LOST)
-    commit(world, 0, 6)
-    settle(watch, got)
-
-    assert seqs(got) == [1, 2, 3, 4, 5, 6]
-    world.now += 10
-    settle(watch, got)
-    assert len(got) == 6
-
-
-def test_a_session_that_is_known_to_its_end_is_not_read_again_and_again() -> None:
-    world = _world(6)
-    watch, got = _session(world, after={"0": 6})
-    reads = world.reads
-    world.now += 5
-
-    settle(watch, got)
-
-    assert (got, world.reads) == ([], reads + 1)
-
-
-def test_the_time_that_was_given_ends_the_watch_of_a_session() -> None:
-    world = _world(3)
-    watch, got = _session(world, timeout_s=2.0)
-    world.now += 2
-
-    with pytest.raises(WatchTimeout):
-        settle(watch, got)

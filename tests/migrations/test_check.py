@@ -15,6 +15,7 @@ from interlock.core.database import open_database
 from interlock.core.errors import ConfigurationError, NotMigrated
 from interlock.core.revision import EXPECTED_REVISION, require_revision
 from interlock.migrations import TablesDiffer, check
+from interlock.migrations.comparison import _bare
 from tests.migrations.catalog import execute, objects, set_revision
 
 if TYPE_CHECKING:
@@ -211,6 +212,17 @@ def test_tables_of_the_application_are_no_difference(migrated_url: str) -> None:
 def test_storage_options_are_the_operators_to_tune(migrated_postgres_url: str) -> None:
     execute(migrated_postgres_url, "ALTER TABLE workflow_runs SET (fillfactor = 50, autovacuum_enabled = off)")
     check(migrated_postgres_url)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("status = 'pending'", "((status)::text = 'pending'::text)"),
+        ("Name IN ('a') AND x IS NULL", "(\"name\" IN ('a'::character varying) AND (x IS NULL))"),
+    ],
+)
+def test_expressions_are_the_same_however_the_database_shows_them(written: str, shown: str) -> None:
+    assert _bare(written) == _bare(shown)
 
 
 def test_the_error_survives_pickling() -> None:

@@ -83,9 +83,7 @@ class Run:
     def _transact(self, state: str, entity_type: str, count: int, **fields: Any) -> None:
         def work(connection: Connection, effects: Effects) -> list[StateChange]:
             first = len(self.changes) + 1
-            made = [
-                self._insert(connection, seq, state, entity_type, **fields) for seq in range(first, first + count)
-            ]
+            made = [self._insert(connection, seq, state, entity_type, **fields) for seq in range(first, first + count)]
             self._move_row(connection, state, made[-1].seq)
             effects.changes += made
             return made

@@ -13,7 +13,6 @@ from interlock.core.errors import ConfigurationError, InvalidName
 from interlock.core.events import StateChange
 from interlock.signals.envelope import channel, encode
 from interlock.signals.subscriber import AsyncSubscriber, Heard, Link, Subscriber, Target
-
 from tests.servers import wait_until
 
 from .scripts import RUN_ID, change

@@ -1,0 +1,137 @@
+"""The columns of a step's attempt: begun, let go of, cleared; and what is published for it after the commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import String, case, cast, func, literal, update
+
+from .columns import clock, seconds_after
+from .events import Dispatch
+from .models import WorkflowStep, table_of_model
+from .states import StepState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import ColumnElement, Row
+
+    from .settings import Settings
+    from .unit_of_work import UnitOfWork
+
+__all__ = [
+    "CLEARED",
+    "DISPATCH_COLUMNS",
+    "LET_GO",
+    "begin_attempts",
+    "dispatch",
+    "redispatch_pending",
+]
+
+_steps = table_of_model(WorkflowStep)
+
+_DRAINING = _steps.c.drain_until > clock()
+
+#: What `dispatch` needs of a step.
+DISPATCH_COLUMNS = (
+    _steps.c.id,
+    _steps.c.key,
+    _steps.c.task,
+    _steps.c.task_id,
+    _steps.c.attempt,
+    _steps.c.celery_retries,
+    _steps.c.spec,
+    _steps.c.override,
+    _steps.c.drain_token,
+)
+
+#: Columns to write when a step stops running: its claim becomes a draining one, and every timer stops.
+LET_GO: dict[str, Any] = {
+    "drain_task_id": case((_steps.c.claim_token.is_not(None), _steps.c.task_id), else_=_steps.c.drain_task_id),
+    "drain_token": func.coalesce(_steps.c.claim_token, _steps.c.drain_token),
+    "drain_until": func.coalesce(_steps.c.lease_until, _steps.c.drain_until),
+    "claim_token": None,
+    "claimed_by": None,
+    "claimed_at": None,
+    "lease_until": None,
+    "timeout_at": None,
+    "retry_at": None,
+    "dispatch_check_at": None,
+}
+
+#: The same for a step whose attempt has ended: nothing is left to drain.
+CLEARED: dict[str, Any] = {
+    **LET_GO,
+    "drain_task_id": None,
+    "drain_token": None,
+    "drain_until": None,
+}
+
+
+def begin_attempts(unit: UnitOfWork, settings: Settings, *conditions: ColumnElement[bool]) -> None:
+    """Give the run's steps that meet `conditions` a new attempt, and have it dispatched after the commit."""
+    rows = unit.connection.execute(
+        update(_steps)
+        .where(_steps.c.run_id == unit.run.id, *conditions)
+        .values(**_new_attempt(settings))
+        .returning(*DISPATCH_COLUMNS),
+    ).all()
+    dispatch(unit, rows)
+
+
+def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:
+    """Dispatch again the pending steps that were ready before a pause; their attempts keep their ids."""
+    rows = unit.connection.execute(
+        update(_steps)
+        .where(
+            _steps.c.run_id == unit.run.id,
+            _steps.c.status == StepState.PENDING.value,
+            _steps.c.task_id.is_not(None),
+        )
+        .values(dispatch_check_at=seconds_after(settings.redispatch_s), dispatches=_steps.c.dispatches + 1)
+        .returning(*DISPATCH_COLUMNS),
+    ).all()
+    dispatch(unit, rows)
+
+
+def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
+    """Have the attempts in `rows` published after the commit; one that waits for its predecessor is left to the sweeper."""
+    unit.effects.dispatches += [
+        Dispatch(
+            run_id=unit.run.id,
+            session_id=unit.run.session_id,
+            step_id=row.id,
+            key=row.key,
+            task=row.task,
+            task_id=row.task_id,
+            attempt=row.attempt,
+            celery_retries=row.celery_retries,
+            spec=row.spec or {},
+            override=row.override,
+        )
+        for row in rows
+        if row.drain_token is None
+    ]
+
+
+def _new_attempt(settings: Settings) -> dict[str, Any]:
+    """Columns of a fresh attempt with an id of its own; a draining predecessor delays its dispatch."""
+    attempt = _steps.c.attempt + 1
+    return {
+        "attempt": attempt,
+        "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
+        "claim_token": None,
+        "claimed_by": None,
+        "claimed_at": None,
+        "lease_until": None,
+        "timeout_at": None,
+        "retry_at": None,
+        "dispatches": 1,
+        "dispatch_check_at": case(
+            (_DRAINING, _steps.c.drain_until),
+            else_=seconds_after(settings.redispatch_s),
+        ),
+        "drain_task_id": case((_DRAINING, _steps.c.drain_task_id)),
+        "drain_token": case((_DRAINING, _steps.c.drain_token)),
+        "drain_until": case((_DRAINING, _steps.c.drain_until)),
+    }

@@ -1,0 +1,109 @@
+"""What the states mean and who moves along each edge, in words: the part of the page that no table can give.
+
+A test holds it against the tables: every state and every edge has its words, and nothing else has.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from interlock.core.states import StepState, WorkflowState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["STEP_EDGES", "STEP_MEANINGS", "WORKFLOW_EDGES", "WORKFLOW_MEANINGS"]
+
+_W, _S = WorkflowState, StepState
+
+WORKFLOW_MEANINGS: Final[Mapping[WorkflowState, str]] = MappingProxyType(
+    {
+        _W.DRAFT: "Created and not started. A plan may be set, and set again. A run that was enqueued with a start time "
+        "waits here for it.",
+        _W.PLANNING: "Somebody works out the plan, which may still be set and replaced. `enqueue` passes through on its "
+        "way, in one transaction; code of your own may stay here as long as it needs.",
+        _W.EXECUTING: "Steps are dispatched, claimed and settled. Only now may a worker claim one.",
+        _W.PAUSED: "No step starts. What still runs is told to stop, or is let finish, by the mode of the pause; a "
+        "result that comes all the same is kept for the resume. Retries wait, and the deadline stands still.",
+        _W.WAITING_APPROVAL: "Nothing can move but by a person's decision. No verb of this version leads here; code of "
+        "your own can, through the state machine.",
+        _W.COMPLETED: "Every step is settled, and no failure counts against the run.",
+        _W.FAILED: "A step failed for good, or the deadline passed. What was unsettled is cancelled.",
+        _W.CANCELLED: "Somebody ended it. What was unsettled is cancelled.",
+    },
+)
+
+WORKFLOW_EDGES: Final[Mapping[tuple[WorkflowState, WorkflowState], str]] = MappingProxyType(
+    {
+        (_W.DRAFT, _W.PLANNING): "`enqueue` or `start_workflow`; the sweeper, when the start time has come.",
+        (_W.DRAFT, _W.CANCELLED): "`cancel`.",
+        (_W.PLANNING, _W.EXECUTING): "The same call, in the same transaction: the steps enter the history, and those "
+        "that wait for nothing are dispatched.",
+        (
+            _W.PLANNING,
+            _W.FAILED,
+        ): "Code of your own that could not make a plan, through the state machine. No verb does it.",
+        (_W.PLANNING, _W.CANCELLED): "`cancel`.",
+        (_W.EXECUTING, _W.PAUSED): "`pause`; the engine, when a step with `on_failure: pause` fails for good.",
+        (_W.EXECUTING, _W.WAITING_APPROVAL): "Code of your own, through the state machine. No verb does it yet.",
+        (_W.EXECUTING, _W.COMPLETED): "The engine, in the transaction that settles the last step.",
+        (
+            _W.EXECUTING,
+            _W.FAILED,
+        ): "The engine, when a step with `on_failure: fail` fails for good, or the run's deadline has passed.",
+        (_W.EXECUTING, _W.CANCELLED): "`cancel`.",
+        (_W.PAUSED, _W.EXECUTING): "`resume`, with everything that waited.",
+        (_W.PAUSED, _W.CANCELLED): "`cancel`.",
+        (_W.WAITING_APPROVAL, _W.EXECUTING): "Code of your own, through the state machine, once a request was decided.",
+        (_W.WAITING_APPROVAL, _W.CANCELLED): "`cancel`; the engine, when the run's deadline has passed.",
+    },
+)
+
+STEP_MEANINGS: Final[Mapping[StepState, str]] = MappingProxyType(
+    {
+        _S.PENDING: "It waits for other steps, or its first message is under way and no worker has claimed it yet.",
+        _S.RUNNING: "An attempt is queued or held. Whether a worker holds it is a column (`claimed_by`), not a state: "
+        "after a resume or a retry a step is running at once, and claimed when a worker is free.",
+        _S.PAUSED: "It ran when its workflow was paused. Its old attempt may still be finishing.",
+        _S.WAITING_APPROVAL: "It waits for a person's decision. No verb of this version leads here.",
+        _S.COMPLETED: "Its result is stored.",
+        _S.FAILED: "Its attempt ended without a result. It is settled unless a retry is due (`retry_at`).",
+        _S.SKIPPED: "It was not wanted, or can no longer start. It never ran.",
+        _S.CANCELLED: "Its workflow ended before it did.",
+    },
+)
+
+STEP_EDGES: Final[Mapping[tuple[StepState, StepState], str]] = MappingProxyType(
+    {
+        (_S.PENDING, _S.RUNNING): "A worker that claims the first attempt; the engine, on the way to failed, where it "
+        "cannot even start (its condition or its arguments cannot be evaluated, no worker knows its task).",
+        (
+            _S.PENDING,
+            _S.SKIPPED,
+        ): "The engine: its condition is false, or its trigger can no longer hold. The steps behind "
+        "it follow in the same transaction.",
+        (_S.PENDING, _S.CANCELLED): "The end of its workflow, by `cancel`, by a failure or by the deadline.",
+        (_S.RUNNING, _S.PAUSED): "The pause of its workflow.",
+        (_S.RUNNING, _S.WAITING_APPROVAL): "Code of your own, through the state machine. No verb does it yet.",
+        (_S.RUNNING, _S.COMPLETED): "The worker that holds it, when the task returns; at resume, with the result that "
+        "came while it was paused.",
+        (
+            _S.RUNNING,
+            _S.FAILED,
+        ): "The worker that holds it, when the task raises, runs over its time limit, asks Celery "
+        "for a retry, or returns what is not JSON or too large; the engine, when the holder's process died, its lease ran "
+        "out or its time is over.",
+        (_S.RUNNING, _S.CANCELLED): "The end of its workflow; its body is told to stop.",
+        (_S.PAUSED, _S.RUNNING): "`resume`: a new attempt under a new task id, or on to completed or failed by what "
+        "came meanwhile.",
+        (_S.PAUSED, _S.CANCELLED): "The end of its workflow.",
+        (_S.WAITING_APPROVAL, _S.RUNNING): "Code of your own, through the state machine. No verb does it yet.",
+        (_S.WAITING_APPROVAL, _S.CANCELLED): "The end of its workflow.",
+        (
+            _S.FAILED,
+            _S.RUNNING,
+        ): "A retry: a new attempt under a new task id, in the same transaction where no delay is "
+        "wanted, else by the sweeper when it is due.",
+    },
+)

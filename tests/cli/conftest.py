@@ -1,0 +1,147 @@
+"""A command line with a client that only remembers what it was asked, and an app's folder for real servers."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from interlock.cli.main import interlock
+from interlock.core.errors import RunNotFound
+from interlock.core.events import StateChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RUN = "7d0c2f6e-0000-4000-8000-000000000001"
+NOW = datetime.now(UTC)
+
+
+def change(seq: int, to_state: str, step: str | None = None, **fields: Any) -> StateChange:
+    """A change of RUN, one second after the one before."""
+    defaults: dict[str, Any] = {"from_state": None, "reason": None, "transitioned_by": "engine"}
+    return StateChange(
+        entity_type="workflow_run" if step is None else "workflow_step",
+        entity_id=step or RUN,
+        session_id="default",
+        workflow_id=RUN,
+        seq=seq,
+        to_state=to_state,
+        step_key=step,
+        created_at=NOW + timedelta(seconds=seq),
+        history_id=seq,
+        **(defaults | fields),
+    )
+
+
+def step_document(key: str, status: str = "pending", **fields: Any) -> dict[str, Any]:
+    """A step as `run_status` gives it."""
+    blank = dict.fromkeys(("error", "started_at", "completed_at", "claimed_by", "progress"))
+    return {"key": key, "status": status, "task": f"shop.{key}", "after": [], "attempt": 0, **blank, **fields}
+
+
+def run_document(status: str, steps: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
+    """A run as `run_status` gives it."""
+    steps = steps or []
+    counts = {state: sum(step["status"] == state for step in steps) for state in {step["status"] for step in steps}}
+    return {
+        "run_id": RUN,
+        "name": "order",
+        "session_id": "default",
+        "status": status,
+        "task_description": "Deliver an order",
+        "error": None,
+        "created_at": (NOW - timedelta(minutes=5)).isoformat(),
+        "started_at": (NOW - timedelta(minutes=5)).isoformat(),
+        "completed_at": None,
+        "seq": 9,
+        "pause": None,
+        "counts": counts,
+        "steps": steps,
+        **fields,
+    }
+
+
+class FakeClient:
+    """Answers with what it was given, and keeps the calls."""
+
+    def __init__(self) -> None:
+        self.run = run_document("executing")
+        self.changes: list[StateChange] = []
+        self.runs: list[dict[str, Any]] = []
+        self.results: Any = {}
+        self.error: Exception | None = None
+        self.interrupt_watch = False
+        self.calls: list[tuple[str, Any]] = []
+        self.closed = False
+
+    def _called(self, verb: str, *arguments: Any) -> None:
+        self.calls.append((verb, *arguments) if arguments else (verb, None))
+        if self.error is not None:
+            raise self.error
+
+    def enqueue(self, workflow: Any, document: Any = None, key: str | None = None) -> str:
+        self._called("enqueue", workflow.name, document, key)
+        return RUN
+
+    def pause(self, run_id: str, *, reason: str | None = None, mode: str = "interrupt") -> None:
+        self._called("pause", run_id, reason, mode)
+        self.run["status"] = "paused"
+
+    def resume(self, run_id: str, *, reason: str | None = None) -> None:
+        self._called("resume", run_id, reason)
+
+    def cancel(self, run_id: str, *, reason: str | None = None) -> None:
+        self._called("cancel", run_id, reason)
+        self.run["status"] = "cancelled"
+
+    def status(self, run_id: str) -> dict[str, Any]:
+        if run_id != RUN:
+            raise RunNotFound(run_id)
+        return self.run
+
+    def result(self, run_id: str, step: str | None = None) -> Any:
+        self._called("result", run_id, step)
+        return self.results
+
+    def list(self, **filters: Any) -> Any:
+        self._called("list", filters)
+        return self.runs
+
+    def history(self, run_id: str, after_seq: int = 0) -> Any:
+        self.status(run_id)
+        return [item for item in self.changes if item.seq > after_seq]
+
+    def watch(self, run_id: str, after_seq: int = 0) -> Iterator[StateChange]:
+        yield from self.history(run_id, after_seq)
+        if self.interrupt_watch:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeClient:
+    """Stands in for every connection that a command opens; the environment says nothing, the folder is empty."""
+    fake = FakeClient()
+    for module in ("connection", "run"):
+        monkeypatch.setattr(f"interlock.cli.{module}.open_client", lambda *_: fake)
+    for name in [name for name in os.environ if name.startswith(("INTERLOCK_", "CELERY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+@pytest.fixture
+def cli() -> Callable[..., Result]:
+    """Runs `interlock` with the given words."""
+
+    def invoke(*words: str, **options: Any) -> Result:
+        return CliRunner().invoke(interlock, list(words), prog_name="interlock", **options)
+
+    return invoke

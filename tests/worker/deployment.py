@@ -1,0 +1,237 @@
+"""Everything a deployment consists of, and the ledger and gates by which tests see and steer the bodies of steps."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from celery import Celery
+from redis import Redis
+from sqlalchemy import select
+
+from interlock import Client, Step, Workflow
+from interlock.core import open_database
+from interlock.core.models import StateHistory, WorkflowStep
+from interlock.core.settings import Settings
+from tests.servers import ROOT, CeleryWorker, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Row
+
+    from interlock.core.database import Database
+    from tests.servers import RedisServer
+
+APP = "tests.worker.tasks_app"
+DEADLINE_S = 20.0
+
+_SETTINGS = {
+    "INTERLOCK_LEASE_S": "2",
+    "INTERLOCK_HEARTBEAT_S": "0.5",
+    "INTERLOCK_SWEEP_S": "0.3",
+    "INTERLOCK_REDISPATCH_S": "3",
+    "INTERLOCK_CANCEL_GRACE_S": "1.5",
+    "INTERLOCK_WATCH_POLL_S": "1",
+}
+_steps = WorkflowStep.__table__
+_history = StateHistory.__table__
+
+
+def task_name(name: str) -> str:
+    """The registered name of a task of `tasks_app`."""
+    return f"{APP}.{name}"
+
+
+class Ledger:
+    """What bodies have done, and the gates at which they wait."""
+
+    def __init__(self, url: str) -> None:
+        self._redis: Redis = Redis.from_url(url, decode_responses=True)
+
+    def of(self, step_id: str) -> list[str]:
+        """What the bodies of a step noted, over all attempts."""
+        return list(self._redis.lrange(f"ledger:{step_id}", 0, -1))
+
+    def pids(self, step_id: str) -> list[int]:
+        """In which processes."""
+        entries = (entry.split() for entry in self._redis.lrange("ledger", 0, -1))
+        return [int(words[-1]) for words in entries if words[0] == step_id]
+
+    def count(self, what: str) -> int:
+        """How often anybody noted this."""
+        return sum(f" {what} " in entry for entry in self._redis.lrange("ledger", 0, -1))
+
+    def wait_for(self, step_id: str, what: str, times: int = 1) -> None:
+        """Wait until a step's bodies have noted this."""
+        wait_until(
+            lambda: self.of(step_id).count(what) >= times,
+            DEADLINE_S,
+            f"{times} times {what!r} in {step_id}; it has {self.of(step_id)}",
+        )
+
+    def open_gate(self, name: str) -> None:
+        """Let every body pass that waits there or comes later."""
+        self._redis.rpush(f"gate:{name}", "open")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+
+class Deployment:
+    """Servers, a database, workers, and a producer's view of them."""
+
+    def __init__(self, broker: RedisServer, events: RedisServer, database_url: str, folder: Path) -> None:
+        self.broker = broker
+        self.events = events
+        self.database_url = database_url
+        self.folder = folder
+        self.ledger = Ledger(events.url(3))
+        self.database: Database = open_database(database_url)
+        self.workers: list[CeleryWorker] = []
+        self._stack = ExitStack()
+        self.app = self.producer_app()
+        self.client = self._stack.enter_context(Client(self.app, actor="tester"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker is told."""
+        return {
+            **_SETTINGS,
+            "INTERLOCK_BROKER_URL": self.broker.url(0),
+            "INTERLOCK_REDIS_URL": self.events.url(0),
+            "INTERLOCK_DATABASE_URL": self.database_url,
+            "TEST_RESULTS_URL": self.events.url(2),
+            "TEST_LEDGER_URL": self.events.url(3),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def producer_app(self, **settings: Any) -> Celery:
+        """A Celery app that knows the addresses and no task; closed at the end."""
+        app = Celery("producer", broker=self.broker.url(0), backend=self.events.url(2), set_as_current=False)
+        app.conf.update(
+            interlock_database_url=self.database_url,
+            interlock_redis_url=self.events.url(0),
+            interlock_watch_poll_s=1,
+            interlock_redispatch_s=3,
+            interlock_lease_s=2,
+            interlock_command_timeout_s=10,
+        )
+        app.conf.update(settings)
+        self._stack.callback(app.close)
+        return app
+
+    def remote_client(self, **options: Any) -> Client:
+        """A client that has the broker and Redis, and no database."""
+        settings = Settings.load(None, {}, command_timeout_s=5, watch_poll_s=1)
+        urls = {"broker_url": self.broker.url(0), "redis_url": self.events.url(0)}
+        return Client(**{"settings": settings, "actor": "remote", **urls, **options})
+
+    def worker(
+        self,
+        name: str,
+        *,
+        concurrency: int = 2,
+        args: Iterable[str] = (),
+        app: str = APP,
+        cwd: Path = ROOT,
+        **environment: str,
+    ) -> CeleryWorker:
+        """Start a worker and wait until it is ready, its engine too."""
+        worker = CeleryWorker(
+            app,
+            log=self.folder / f"{name}.log",
+            concurrency=concurrency,
+            env={**self.environment, **environment},
+            args=args,
+            cwd=cwd,
+        )
+        self.workers.append(worker)
+        return worker.start()
+
+    def stop_workers(self) -> None:
+        """Shut down warmly whatever still runs."""
+        for worker in self.workers:
+            if worker.running:
+                worker.terminate()
+
+    # --- runs
+
+    def enqueue(self, *steps: Step, name: str = "test", **options: Any) -> str:
+        """Enqueue a workflow of these steps."""
+        return self.client.enqueue(Workflow(name, "Show that it works.", steps), **options)
+
+    def run(self, *steps: Step, **options: Any) -> tuple[str, str]:
+        """Enqueue and wait; returns the run's id and how it ended."""
+        run_id = self.enqueue(*steps, **options)
+        return run_id, self.client.wait(run_id, timeout_s=DEADLINE_S)
+
+    def steps(self, run_id: str) -> dict[str, Row[Any]]:
+        """The rows of a run's steps by key."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(_steps).where(_steps.c.run_id == run_id).order_by(_steps.c.position))
+            return {row.key: row for row in rows}
+
+    def step(self, run_id: str, key: str = "a") -> Row[Any]:
+        """One step's row."""
+        return self.steps(run_id)[key]
+
+    def step_id(self, run_id: str, key: str = "a") -> str:
+        """One step's id."""
+        return str(self.step(run_id, key).id)
+
+    def history(self, run_id: str, key: str | None = None) -> list[Row[Any]]:
+        """History rows of a run, or of one of its steps, in order."""
+        query = select(_history).where(_history.c.workflow_id == run_id).order_by(_history.c.seq)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [row for row in rows if key is None or row.step_key == key]
+
+    def moves(self, run_id: str, key: str = "a") -> list[str]:
+        """The states that a step went through."""
+        return [row.to_state for row in self.history(run_id, key)]
+
+    def wait_for_status(self, run_id: str, status: str, key: str | None = None) -> None:
+        """Wait until a run, or one of its steps, is in a state."""
+
+        def state() -> str:
+            return str(self.client.status(run_id)["status"] if key is None else self.step(run_id, key).status)
+
+        wait_until(lambda: state() == status, DEADLINE_S, f"{key or run_id} is {status}, not {state()}")
+
+    def begun(self, run_id: str, keys: Sequence[str] = ("a",), what: str = "begin") -> dict[str, str]:
+        """Wait until the bodies of these steps have begun; returns the steps' ids by key."""
+        ids = {key: str(row.id) for key, row in self.steps(run_id).items() if key in keys}
+        for step_id in ids.values():
+            self.ledger.wait_for(step_id, what)
+        return ids
+
+    # --- life
+
+    def __enter__(self) -> Self:
+        """Return it; nothing is started yet."""
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
+        """End everything that was started."""
+        for worker in self.workers:
+            worker.kill()
+        self._stack.close()
+        self.ledger.close()
+        self.database.dispose()
+
+
+@contextmanager
+def gate(deployment: Deployment, name: str) -> Iterator[str]:
+    """A gate that is open at the end, whatever happens, so that no body outlives its test."""
+    try:
+        yield name
+    finally:
+        deployment.ledger.open_gate(name)
+
+
+def held(key: str, gate_name: str, *args: Any, task: str = "hold", after: Sequence[str] = (), **options: Any) -> Step:
+    """A step that waits at a gate."""
+    return Step(key, task_name(task), (gate_name, *args), after=after, **options)

@@ -1,0 +1,290 @@
+"""The app under test, as a user would write it: tasks of every kind, none of which knows that it is a step.
+
+Bodies write to a ledger in Redis, keyed by the step's id, and wait at gates there instead of sleeping. Whoever starts a worker
+gives the addresses in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing
+from typing import Any, Self
+
+from celery import Celery, Task, current_task, shared_task
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from pydantic import BaseModel
+from redis import Redis
+
+from interlock import install
+
+GATE_TIMEOUT_S = 30
+
+app = Celery("tests_worker", broker=os.environ.get("INTERLOCK_BROKER_URL"), backend=os.environ.get("TEST_RESULTS_URL"))
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=True,
+    broker_connection_retry_on_startup=True,
+    interlock_app=os.environ.get("TEST_ENGINE_APP"),
+)
+install(app)
+
+
+def _ledger() -> Redis:
+    return Redis.from_url(os.environ["TEST_LEDGER_URL"], decode_responses=True)
+
+
+def _identity() -> str:
+    """The step's id, which is its idempotency key; the Celery id of a task that is no step."""
+    request = current_task.request
+    return str((getattr(request, "interlock", None) or {}).get("step_id", request.id))
+
+
+def note(what: str) -> int:
+    """Append to the ledger of the step that runs here; returns how long it is now."""
+    with closing(_ledger()) as redis:
+        redis.rpush("ledger", f"{_identity()} {what} {os.getpid()}")
+        return int(redis.rpush(f"ledger:{_identity()}", what))
+
+
+def pass_gate(name: str) -> None:
+    """Wait until the test opens the gate."""
+    with closing(_ledger()) as redis:
+        if redis.blmove(f"gate:{name}", f"gate:{name}", GATE_TIMEOUT_S) is None:
+            message = f"nobody opened the gate {name}"
+            raise TimeoutError(message)
+
+
+# --- bodies that wait and can be told to stop
+
+
+@app.task
+def add(a: int, b: int) -> int:
+    note("add")
+    return a + b
+
+
+@app.task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task
+def echo(value: Any = None) -> Any:
+    note("echo")
+    return value
+
+
+@app.task
+def hold(gate: str, value: Any = None) -> Any:
+    """Wait at the gate; clean up when told to stop."""
+    note("begin")
+    try:
+        pass_gate(gate)
+    except SoftTimeLimitExceeded as stop:
+        note(f"stopped by {type(stop).__name__}")
+        raise
+    note("end")
+    return value
+
+
+@app.task
+def slow_cleanup(gate: str, cleanup_gate: str) -> None:
+    """Need a while to clean up, and come to no harm when told to stop again meanwhile."""
+    note("begin")
+    try:
+        pass_gate(gate)
+    except SoftTimeLimitExceeded:
+        note("cleaning")
+        pass_gate(cleanup_gate)
+        note("clean")
+        raise
+
+
+@app.task
+def finish_anyway(gate: str, value: Any) -> Any:
+    """Take the request to stop as a request to hurry."""
+    note("begin")
+    try:
+        pass_gate(gate)
+    except SoftTimeLimitExceeded:
+        note("hurried")
+    return value
+
+
+@app.task
+def hard_of_hearing(gate: str) -> None:
+    """Swallow every exception, as too much code does."""
+    note("begin")
+    while True:
+        try:
+            pass_gate(gate)
+        except Exception:  # noqa: BLE001 - the point
+            note("swallowed")
+        else:
+            return
+
+
+# --- the kinds of task that people have
+
+
+@shared_task(name="tests.shared")
+def shared(a: int) -> int:
+    note("shared")
+    return a * 2
+
+
+class Base(Task):
+    """A team's own base class, with hooks and a call of its own."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note("before_start")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        note("call")
+        return super().__call__(*args, **kwargs)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        note("on_success")
+
+
+@app.task(base=Base)
+def based(a: int) -> int:
+    note("body")
+    return a + 1
+
+
+@app.task(base=Base)
+def based_hold(gate: str) -> None:
+    note("begin")
+    try:
+        pass_gate(gate)
+    except SoftTimeLimitExceeded as stop:
+        note(f"stopped by {type(stop).__name__}")
+        raise
+
+
+@app.task(autoretry_for=(ValueError,), max_retries=3, default_retry_delay=0)
+def flaky(succeed_at: int) -> int:
+    """Fail until the ledger is long enough."""
+    count = note("try")
+    if count < succeed_at:
+        raise ValueError(count)
+    return count
+
+
+@app.task(bind=True, max_retries=2, default_retry_delay=0)
+def grows(self: Task, number: int) -> int:
+    """Ask for another try with other arguments."""
+    note(f"number {number} retries {self.request.retries}")
+    if number < 3:
+        raise self.retry(args=(number + 1,))
+    return number
+
+
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def gives_up(self: Task) -> None:
+    note("try")
+    raise self.retry(exc=KeyError("always"))
+
+
+class Order(BaseModel):
+    amount: int
+
+
+class Invoice(BaseModel):
+    total: int
+
+
+@app.task(pydantic=True)
+def invoice(order: Order) -> Invoice:
+    note("invoice")
+    return Invoice(total=order.amount * 2)
+
+
+class ByClass(Task):
+    """The old way: a class, registered by hand."""
+
+    name = "tests.by_class"
+
+    def run(self, a: int) -> int:
+        note("by_class")
+        return a + 100
+
+
+app.register_task(ByClass())
+
+
+@app.task(ignore_result=True)
+def ignores_result(a: int) -> int:
+    note("ignores_result")
+    return a
+
+
+@app.task(acks_late=True)
+def acks_late(a: int) -> int:
+    note("acks_late")
+    return a
+
+
+# --- what goes wrong
+
+
+@app.task
+def fail(message: str) -> None:
+    note("fail")
+    raise RuntimeError(message)
+
+
+class Opaque:
+    """No JSON can say this."""
+
+    def __reduce__(self) -> Self:
+        raise TypeError
+
+
+@app.task
+def returns_object() -> Any:
+    return {"deep": [Opaque()]}
+
+
+@app.task
+def returns_much(size: int) -> str:
+    return "x" * size
+
+
+@app.task
+def ignores() -> None:
+    note("ignores")
+    raise Ignore
+
+
+@app.task
+def rejects() -> None:
+    note("rejects")
+    raise Reject("no", requeue=False)
+
+
+@app.task(bind=True)
+def replaces(self: Task) -> None:
+    note("replaces")
+    raise self.replace(echo.s("replaced"))
+
+
+@app.task
+def dies(times: int) -> int:
+    """Kill its own process so many times."""
+    count = note("dies")
+    if count <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count
+
+
+@app.task(soft_time_limit=1)
+def over_time(gate: str) -> None:
+    note("begin")
+    pass_gate(gate)
