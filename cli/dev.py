@@ -75,10 +75,11 @@ def serve(server: EmbeddedServer, screen: Screen) -> None:
 @click.option("--queues", metavar="A,B", help="Queues to take tasks from, besides those that the app declares.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show what the worker logs; it is in a file, too.")
 def dev(options: Options, *, concurrency: int | None, port: int | None, queues: str | None, quiet: bool) -> None:
-    """Run everything on this machine, with nothing installed: SQLite, a Redis of its own, a worker.
+    """Run all that is needed: SQLite, a Redis of its own, a worker.
 
-    The database and the logs are in .interlock; other commands in this folder find the server by themselves. What
-    still ran when it was stopped goes on the next time. Ctrl-C stops it, with all that it started.
+    Nothing has to be installed or running. The database and the logs are in .interlock, where other commands find the
+    server by themselves. What still ran when it was stopped goes on the next time. Ctrl-C stops it, with all that it
+    started.
     """
     screen = Screen.of(options)
     app = options.app

@@ -136,7 +136,7 @@ def validate(options: Options, files: tuple[str, ...]) -> None:
     "--format", "style", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True, help="For what."
 )
 def graph(options: Options, target: str, *, style: str) -> None:
-    """Draw a plan as Mermaid or Graphviz text; of a run, coloured by the states of its steps."""
+    """Draw a plan, or a run in colours, as Mermaid or Graphviz text."""
     if names_a_plan(target):
         text = draw_graph(find_workflow(target).workflow, style)
     else:

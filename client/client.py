@@ -32,7 +32,7 @@ from .watching import awatch, watch
 from .workflow import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -179,33 +179,85 @@ class Client:
     def pause(
         self,
         id: str,  # noqa: A002 - SPEC's name
-        *,
+        step: str | None = None,
         reason: str | None = None,
         mode: str = "interrupt",
+        *,
         request_id: str | None = None,
     ) -> None:
-        """Pause an executing run and its running steps.
+        """Pause an executing run and its running steps, or one running step.
 
         Args:
             id: The run.
+            step: Key of the step to pause by itself: it stays paused until it is resumed by itself.
             reason: Why, for the history.
             mode: `interrupt` raises in the running bodies, `drain` lets them finish, `terminate` kills their processes.
             request_id: The same id again returns the first outcome.
 
         Raises:
-            TransitionNotAllowed: The run is not executing.
+            TransitionNotAllowed: The run is not executing, or the step not running.
             RunNotFound: No such run in this session.
         """
-        self._call("pause", id, reason, request_id, mode=mode)
+        self._call("pause", id, reason, request_id, mode=mode, step=step)
 
-    def resume(self, id: str, *, reason: str | None = None, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
-        """Resume a paused run."""
-        self._call("resume", id, reason, request_id)
+    def resume(
+        self,
+        id: str,  # noqa: A002 - SPEC's name
+        step: str | None = None,
+        reason: str | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> None:
+        """Resume a paused run, or a step that was paused by itself."""
+        self._call("resume", id, reason, request_id, step=step)
         self._hint()
 
-    def cancel(self, id: str, *, reason: str | None = None, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+    def cancel(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Cancel a run and everything unsettled in it; again, it is a no-op."""
         self._call("cancel", id, reason, request_id)
+
+    def approve(self, id: str, step: str, comment: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Approve what a step asks for.
+
+        Raises:
+            AlreadyDecided: Somebody was first.
+            CommandRefused: The step asks for nothing, or this actor may not decide it.
+        """
+        self._call("approve", id, None, request_id, step=step, comment=comment)
+        self._hint()
+
+    def reject(self, id: str, step: str, comment: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Reject what a step asks for: the run is cancelled, or goes on with the decision where the plan says so."""
+        self._call("reject", id, None, request_id, step=step, comment=comment)
+        self._hint()
+
+    def retry(self, id: str, step: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Run a failed step of a live run again.
+
+        Raises:
+            CommandRefused: The run has ended; the message is the `rerun` command to type.
+        """
+        self._call("retry", id, reason, request_id, step=step)
+        self._hint()
+
+    def settle(
+        self,
+        id: str,  # noqa: A002 - SPEC's name
+        step: str,
+        result: Any,
+        reason: str,
+        *,
+        request_id: str | None = None,
+    ) -> None:
+        """Give a failed step of a live run the result that it should have had; the reason is kept."""
+        self._call("settle", id, reason, request_id, step=step, result=result)
+        self._hint()
+
+    def rerun(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> str:  # noqa: A002 - SPEC's name
+        """Start a new run of a failed or cancelled one, which reuses what had completed; returns its id."""
+        run_id = str(self._call("rerun", id, reason, request_id))
+        self._hint()
+        return run_id
 
     # --- asking --------------------------------------------------------------------------------------------------------
 
@@ -270,11 +322,10 @@ class Client:
             RunNotFound: No such run in this session.
             WatchTimeout: `timeout_s` is over.
         """
-        self._require_run(id)
         url = events_url(self.app, self.settings)
         subscriber = None if url is None else Subscriber(url, self._target(id))
         return watch(
-            lambda seq: self._fetch(id, seq),
+            self._reader(id),
             subscriber,
             after_seq=after_seq,
             poll_s=self.settings.watch_poll_s,
@@ -286,7 +337,7 @@ class Client:
         url = events_url(self.app, self.settings)
         subscriber = None if url is None else AsyncSubscriber(url, self._target(id))
         return awatch(
-            lambda seq: self._fetch(id, seq),
+            self._reader(id),
             subscriber,
             after_seq=after_seq,
             poll_s=self.settings.watch_poll_s,
@@ -341,9 +392,19 @@ class Client:
     def _target(self, run_id: str) -> Target:
         return Target(self.session_id, run_id, prefix=self.settings.channel_prefix)
 
-    def _require_run(self, run_id: str) -> None:
-        if not self._fetch(run_id, 0):
-            raise RunNotFound(run_id)
+    def _reader(self, run_id: str) -> Callable[[int], builtins.list[StateChange]]:
+        """Read the run's history page by page; the first read says whether there is such a run."""
+        known = False
+
+        def read(after_seq: int) -> builtins.list[StateChange]:
+            nonlocal known
+            page = self._fetch(run_id, after_seq)
+            if not known and not page and not self._fetch(run_id, 0):
+                raise RunNotFound(run_id)
+            known = True
+            return page
+
+        return read
 
     def _hint(self) -> None:
         """Without routes of its own, tell an engine that something is due; its sweeper would find it a little later."""

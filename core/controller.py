@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from .approvals import APPROVED, REJECTED
 from .errors import InvalidPlan, PayloadTooLarge, RunNotFound
 from .joining import database_of, deliver_for, read_in, write_in
 from .json_values import json_size, plain_json
 from .models import WorkflowRun, table_of_model
 from .names import check_name
 from .plan import PlanLimits, validate_plan
+from .rerun import rerun
 from .settings import Settings
 from .states import WorkflowState
 from .status import run_status
+from .step_verbs import decide_step, pause_step, resume_step, retry_step, settle_step
 from .unit_of_work import Cause, UnitOfWork
 from .verbs import NewRun, cancel_run, insert_run, pause_run, resume_run, start_run, store_plan
 
@@ -99,7 +102,7 @@ class WorkflowController:
             PayloadTooLarge: `input` is over the limit.
         """
         spec = None if plan is None else self._validated(plan)
-        document = self._checked_input(input)
+        document = self._checked("input", input, self._settings.max_argument_bytes)
 
         new = self._new(spec, name, task_description, document, meta)
 
@@ -161,7 +164,7 @@ class WorkflowController:
             The run's id.
         """
         spec = self._validated(plan)
-        document = self._checked_input(input)
+        document = self._checked("input", input, self._settings.max_argument_bytes)
         if idempotency_key is not None:
             check_name("idempotency_key", idempotency_key)
         if start_at is not None and start_at.tzinfo is None:
@@ -224,6 +227,85 @@ class WorkflowController:
         """
         self._with(run_id, lambda unit: cancel_run(unit, self._settings, _asked(transitioned_by, reason)))
 
+    def rerun_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> str:
+        """Start a new run of a failed or cancelled one; what had completed is taken over, not run again.
+
+        Returns:
+            The new run's id; its `forked_from` is the old one.
+
+        Raises:
+            CommandRefused: The run has not ended failed or cancelled.
+            RunNotFound: No such run in this session.
+        """
+        cause = _asked(transitioned_by, reason)
+
+        def work(connection: Connection, effects: Effects, joined: bool) -> str:  # noqa: ARG001, FBT001 - `write_in`'s protocol
+            return rerun(
+                connection,
+                effects,
+                run_id,
+                session_id=self.session_id,
+                settings=self._settings,
+                cause=cause,
+                emitter=self._emitter,
+            )
+
+        return write_in(self._session, work, self._deliver)
+
+    # --- moving steps ----------------------------------------------------------------------------------------------------
+
+    def pause_step(
+        self,
+        run_id: str,
+        step: str,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+        *,
+        mode: str = "interrupt",
+    ) -> None:
+        """Pause one running step; it stays paused, also over a resume of the workflow, until `resume_step`."""
+        cause = _asked(transitioned_by, reason)
+        self._with(run_id, lambda unit: pause_step(unit, self._settings, step, cause, mode))
+
+    def resume_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Resume a step that was paused by itself."""
+        self._with(run_id, lambda unit: resume_step(unit, self._settings, step, _asked(transitioned_by, reason)))
+
+    def approve_step(self, run_id: str, step: str, comment: str | None = None, transitioned_by: str = "user") -> None:
+        """Approve what a step asks for.
+
+        Raises:
+            AlreadyDecided: Somebody was first; it names the decision and who made it.
+            CommandRefused: The step asks for nothing, or this actor may not decide it.
+        """
+        self._decide(run_id, step, APPROVED, comment, transitioned_by)
+
+    def reject_step(self, run_id: str, step: str, comment: str | None = None, transitioned_by: str = "user") -> None:
+        """Reject what a step asks for: the workflow is cancelled, or goes on with the decision where the plan says so."""
+        self._decide(run_id, step, REJECTED, comment, transitioned_by)
+
+    def retry_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Run a failed step of a live workflow again; in a paused one, when it is resumed.
+
+        Raises:
+            TransitionNotAllowed: The step has not failed.
+            CommandRefused: The workflow has ended; the message is the `rerun` command to type.
+        """
+        self._with(run_id, lambda unit: retry_step(unit, self._settings, step, _asked(transitioned_by, reason)))
+
+    def settle_step(
+        self,
+        run_id: str,
+        step: str,
+        result: Any,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+    ) -> None:
+        """Give a failed step of a live workflow its result by hand; in a paused one, when it is resumed."""
+        document = self._checked("result", result, self._settings.max_result_bytes)
+        cause = _asked(transitioned_by, reason)
+        self._with(run_id, lambda unit: settle_step(unit, self._settings, step, document, cause))
+
     # --- asking --------------------------------------------------------------------------------------------------------
 
     def get_workflow_status(self, run_id: str) -> dict[str, Any] | None:
@@ -249,6 +331,13 @@ class WorkflowController:
 
     # --- inside --------------------------------------------------------------------------------------------------------
 
+    def _decide(self, run_id: str, step: str, decision: str, comment: str | None, actor: str) -> None:
+        cause = _asked(actor, comment)
+        self._with(
+            run_id,
+            lambda unit: decide_step(unit, self._settings, step, decision, cause=cause, comment=comment),
+        )
+
     def _with(self, run_id: str, act: Callable[[UnitOfWork], Any]) -> None:
         def work(connection: Connection, effects: Effects, joined: bool) -> None:  # noqa: FBT001 - `write_in`'s protocol
             unit = UnitOfWork.lock(
@@ -268,13 +357,16 @@ class WorkflowController:
         limits = PlanLimits(max_steps=self._settings.max_steps, max_args_bytes=self._settings.max_argument_bytes)
         return validate_plan(plan, limits=limits, known_tasks=self._known_tasks)
 
-    def _checked_input(self, document: Any) -> Any:
+    def _checked(self, field: str, document: Any, limit: int) -> Any:
+        """A copy of a document that is JSON and not over its limit of bytes."""
         copy, problems = plain_json(document)
         if problems:
-            raise InvalidPlan([f"input{''.join(f'.{part}' for part in path)}: {message}" for path, message in problems])
-        size, limit = json_size(copy), self._settings.max_argument_bytes
+            raise InvalidPlan(
+                [f"{field}{''.join(f'.{part}' for part in path)}: {message}" for path, message in problems]
+            )
+        size = json_size(copy)
         if size > limit:
-            raise PayloadTooLarge("input", size, limit)
+            raise PayloadTooLarge(field, size, limit)
         return copy
 
     def _new(

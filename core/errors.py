@@ -268,11 +268,16 @@ class _EdgeError(StateMachineError):
 
 
 class TransitionNotAllowed(_EdgeError):
-    """The table has no such edge."""
+    """The table has no such edge.
 
-    def __init__(self, **edge: Any) -> None:
+    Attributes:
+        detail: What to do instead, where that is known.
+    """
+
+    def __init__(self, *, detail: str = "", **edge: Any) -> None:
+        self.detail = detail
         allowed = ", ".join(str(state) for state in edge.get("allowed", ())) or "nothing, it is terminal"
-        super().__init__(f"is not allowed; allowed: {allowed}", **edge)
+        super().__init__(f"is not allowed; allowed: {allowed}" + (f" ({detail})" if detail else ""), **edge)
 
 
 class GuardRefused(_EdgeError):

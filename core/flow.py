@@ -336,10 +336,10 @@ class Flow:
             )
             .values(retry_at=None, completed_at=clock()),
         )
-        self.interrupt_draining(StepState.CANCELLED)
+        self.interrupt_draining(StepState.CANCELLED, "soft")
         return changes
 
-    def interrupt_draining(self, state: StepState, mode: str = "soft") -> None:
+    def interrupt_draining(self, state: StepState, mode: str, *conditions: ColumnElement[bool]) -> None:
         """Have the bodies of steps in `state` that are still held interrupted after the commit."""
         held = self.unit.connection.scalars(
             select(_steps.c.drain_task_id).where(
@@ -347,6 +347,7 @@ class Flow:
                 _steps.c.status == state.value,
                 _steps.c.drain_token.is_not(None),
                 _steps.c.drain_until > clock(),
+                *conditions,
             ),
         )
         self.unit.effects.interrupts += [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, or_, select, update
 
+from . import approvals
 from .attempts import AttemptRef, Attempts
 from .columns import clock, seconds_after
 from .dispatching import DISPATCH_COLUMNS
@@ -62,6 +63,7 @@ class Swept:
     retried: int = 0
     runs_started: int = 0
     runs_overdue: int = 0
+    decided: int = 0
     revived: int = 0
 
     def __bool__(self) -> bool:
@@ -84,6 +86,7 @@ class Sweeper:
         self._expire_attempts(batch, swept)
         swept.retried = self._retry(batch)
         self._enter_due_runs(batch, swept)
+        swept.decided = self._decide_overdue(batch)
         swept.revived = self._revive(batch)
         return swept
 
@@ -211,9 +214,7 @@ class Sweeper:
         by_run: dict[str, list[str]] = {}
         for row in rows:
             by_run.setdefault(row.run_id, []).append(row.id)
-        return sum(
-            _tried(run_id, partial(self._retry_in, run_id, step_ids)) for run_id, step_ids in by_run.items()
-        )
+        return sum(_tried(run_id, partial(self._retry_in, run_id, step_ids)) for run_id, step_ids in by_run.items())
 
     def _retry_in(self, run_id: str, step_ids: list[str]) -> int:
         def work(connection: Connection, effects: Effects) -> int:
@@ -276,6 +277,43 @@ class Sweeper:
             # Only an executing run may fail; one that waits for a person has no other edge than cancelled.
             target = WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
             Flow(unit, self._settings).end(target, cause, error=cause.reason)
+            unit.finish()
+            return True
+
+        return self._database.transact(work)
+
+    def _decide_overdue(self, batch: int) -> int:
+        """Decide requests whose deadline has passed by their default; those of a paused run wait with it."""
+        query = (
+            select(_requests.c.run_id, _requests.c.id)
+            .join(_runs, _runs.c.id == _requests.c.run_id)
+            .where(
+                _requests.c.decision.is_(None),
+                _requests.c.deadline_at <= clock(),
+                _runs.c.status.in_([WorkflowState.EXECUTING.value, WorkflowState.WAITING_APPROVAL.value]),
+            )
+            .order_by(_requests.c.deadline_at)
+            .limit(batch)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return sum(self._decide_one(row.run_id, row.id) for row in rows)
+
+    def _decide_one(self, run_id: str, request_id: str) -> bool:
+        def work(connection: Connection, effects: Effects) -> bool:
+            unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
+            request = connection.execute(
+                select(_requests).where(
+                    _requests.c.id == request_id,
+                    _requests.c.decision.is_(None),
+                    _requests.c.deadline_at <= clock(),
+                ),
+            ).one_or_none()
+            if request is None or unit.run.status is WorkflowState.PAUSED:
+                return False
+            decision = approvals.APPROVED if (request.spec or {}).get("default") == "approve" else approvals.REJECTED
+            cause = Cause(ENGINE, "the deadline of the approval has passed")
+            approvals.decide(Flow(unit, self._settings), request, decision, cause, by_deadline=True)
             unit.finish()
             return True
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from . import approvals
 from .columns import clock, seconds_after, seconds_between
 from .dispatching import begin_attempts, redispatch_pending
 from .errors import CommandRefused, TransitionNotAllowed
 from .flow import Flow
-from .models import StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
+from .models import ApprovalRequest, StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
 from .outcomes import apply_late
 from .states import StepState, WorkflowState
+from .step_verbs import apply_intent
 from .transitions import WORKFLOW_TABLE
 from .unit_of_work import LockedRun, UnitOfWork
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAUSE_MODES",
     "NewRun",
+    "begin_run",
     "cancel_run",
     "insert_run",
     "pause_run",
@@ -47,6 +50,7 @@ PAUSE_MODES = ("interrupt", "drain", "terminate")
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
+_requests = table_of_model(ApprovalRequest)
 
 _UNPLANNED = (WorkflowState.DRAFT, WorkflowState.PLANNING)
 
@@ -60,6 +64,7 @@ class NewRun:
     task_description: str | None = None
     input: Any = None
     meta: dict[str, Any] | None = None
+    forked_from: str | None = None
     idempotency_key: str | None = None
     start_at: datetime | None = None
 
@@ -140,6 +145,12 @@ def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
 
 def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
     """Draft (or planning) → executing: the steps enter the history, and those that wait for nothing are dispatched."""
+    begin_run(unit, cause)
+    Flow(unit, settings).start_roots()
+
+
+def begin_run(unit: UnitOfWork, cause: Cause) -> None:
+    """Draft or planning → executing, with the steps' first rows of history; nothing is started yet."""
     unit.move_run(WorkflowState.PLANNING, cause)
     unit.check_run(WorkflowState.EXECUTING, cause)
     unit.begin_step_history(cause)
@@ -151,7 +162,6 @@ def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         start_at=None,
         deadline_at=None if deadline_s is None else seconds_after(deadline_s),
     )
-    Flow(unit, settings).start_roots()
 
 
 def pause_run(unit: UnitOfWork, settings: Settings, cause: Cause, mode: str = "interrupt") -> None:
@@ -174,22 +184,33 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         TransitionNotAllowed: The run is not paused.
     """
     _require(unit, WorkflowState.PAUSED, WorkflowState.EXECUTING)
-    paused_s = seconds_between(_runs.c.paused_at, clock())
+    paused_s = unit.connection.scalar(
+        select(seconds_between(_runs.c.paused_at, clock())).where(_runs.c.id == unit.run.id),
+    )
     unit.move_run(
         WorkflowState.EXECUTING,
         cause,
         pause_mode=None,
         paused_by=None,
         paused_at=None,
-        deadline_at=seconds_after(paused_s, _runs.c.deadline_at),
+        deadline_at=seconds_after(float(paused_s or 0), _runs.c.deadline_at),
     )
     flow = Flow(unit, settings)
     by_workflow = (_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
     late = unit.connection.execute(
         select(_steps)
-        .where(_steps.c.run_id == unit.run.id, *by_workflow, _steps.c.late.is_not(None))
+        .where(
+            _steps.c.run_id == unit.run.id,
+            _steps.c.late.is_not(None),
+            or_(and_(*by_workflow), _steps.c.status == StepState.FAILED.value),
+        )
         .order_by(_steps.c.position),
     ).all()
+    unit.connection.execute(
+        update(_requests)
+        .where(_requests.c.run_id == unit.run.id, _requests.c.decision.is_(None))
+        .values(deadline_at=seconds_after(float(paused_s or 0), _requests.c.deadline_at)),
+    )
     resumed = unit.move_steps(StepState.RUNNING, cause, *by_workflow, _steps.c.late.is_(None))
     if resumed:
         # One set, however many: those that resumed are the running ones without a claim. A mapped step has no attempt.
@@ -204,7 +225,12 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
     for row in late:
         if unit.run.status is not WorkflowState.EXECUTING:
             break  # a failure that came while paused has ended the run, and cancelled the rest
-        apply_late(unit, settings, row, cause)
+        if row.status == StepState.FAILED.value:
+            apply_intent(unit, settings, row)
+        else:
+            apply_late(unit, settings, row, cause)
+    if unit.run.status is WorkflowState.EXECUTING:
+        approvals.apply_stored(flow)
     if unit.run.status is WorkflowState.EXECUTING:
         flow.readvance()  # a failure that paused the run has not been counted by those that wait for the step
 
@@ -233,4 +259,18 @@ def _require(unit: UnitOfWork, state: WorkflowState, target: WorkflowState) -> N
             from_state=unit.run.status,
             to_state=target,
             allowed=WORKFLOW_TABLE.targets[unit.run.status],
+            detail=_open_requests(unit),
         )
+
+
+def _open_requests(unit: UnitOfWork) -> str:
+    """What a run that waits for people waits for."""
+    if unit.run.status is not WorkflowState.WAITING_APPROVAL:
+        return ""
+    waiting = unit.connection.scalars(
+        select(_steps.c.key).where(
+            _steps.c.run_id == unit.run.id,
+            _steps.c.status == StepState.WAITING_APPROVAL.value,
+        ),
+    ).all()
+    return f"it waits for the approval of {', '.join(waiting)}: approve, reject or cancel"

@@ -71,6 +71,11 @@ class CommandHandler:
             "pause": self._pause,
             "resume": self._resume,
             "cancel": self._cancel,
+            "approve": self._approve,
+            "reject": self._reject,
+            "retry": self._retry,
+            "settle": self._settle,
+            "rerun": self._rerun,
             "dispatch": self._dispatch,
         }
 
@@ -158,11 +163,39 @@ class CommandHandler:
         )
 
     def _pause(self, controller: WorkflowController, command: Command) -> None:
-        mode = str(command.args.get("mode", "interrupt"))
-        controller.pause_workflow(_run_id(command), command.reason, command.actor, mode=mode)
+        mode, step = str(command.args.get("mode", "interrupt")), command.args.get("step")
+        if step is None:
+            controller.pause_workflow(_run_id(command), command.reason, command.actor, mode=mode)
+        else:
+            controller.pause_step(_run_id(command), str(step), command.reason, command.actor, mode=mode)
 
     def _resume(self, controller: WorkflowController, command: Command) -> None:
-        controller.resume_workflow(_run_id(command), command.reason, command.actor)
+        step = command.args.get("step")
+        if step is None:
+            controller.resume_workflow(_run_id(command), command.reason, command.actor)
+        else:
+            controller.resume_step(_run_id(command), str(step), command.reason, command.actor)
+
+    def _approve(self, controller: WorkflowController, command: Command) -> None:
+        controller.approve_step(_run_id(command), _step(command), command.args.get("comment"), command.actor)
+
+    def _reject(self, controller: WorkflowController, command: Command) -> None:
+        controller.reject_step(_run_id(command), _step(command), command.args.get("comment"), command.actor)
+
+    def _retry(self, controller: WorkflowController, command: Command) -> None:
+        controller.retry_step(_run_id(command), _step(command), command.reason, command.actor)
+
+    def _settle(self, controller: WorkflowController, command: Command) -> None:
+        controller.settle_step(
+            _run_id(command),
+            _step(command),
+            command.args.get("result"),
+            command.reason,
+            command.actor,
+        )
+
+    def _rerun(self, controller: WorkflowController, command: Command) -> str:
+        return controller.rerun_workflow(_run_id(command), command.reason, command.actor)
 
     def _cancel(self, controller: WorkflowController, command: Command) -> None:
         controller.cancel_workflow(_run_id(command), command.reason, command.actor)
@@ -228,6 +261,13 @@ def _run_id(command: Command) -> str:
     if command.workflow_id is None:
         raise CommandRefused(command.command, "workflow_id: is required for this command", code="invalid")
     return command.workflow_id
+
+
+def _step(command: Command) -> str:
+    step = command.args.get("step")
+    if not isinstance(step, str):
+        raise CommandRefused(command.command, "args.step: is required for this command", code="invalid")
+    return step
 
 
 def _outcome(call: Callable[[], Any]) -> dict[str, Any]:

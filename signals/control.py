@@ -35,6 +35,24 @@ _VISIBILITY_TIMEOUT_S = 30
 _REPLY_EXPIRES_S = 60.0
 
 
+Verb = Literal[
+    "enqueue",
+    "pause",
+    "resume",
+    "cancel",
+    "approve",
+    "reject",
+    "retry",
+    "settle",
+    "rerun",
+    "dispatch",
+    "replay",
+    "status",
+    "result",
+    "list",
+]
+
+
 class Command(BaseModel):
     """A control message.
 
@@ -44,7 +62,7 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=NAME_PATTERN)
-    command: Literal["enqueue", "pause", "resume", "cancel", "dispatch", "replay", "status", "result", "list"]
+    command: Verb
     session_id: str = Field(default="default", pattern=NAME_PATTERN)
     workflow_id: str | None = Field(default=None, pattern=NAME_PATTERN)
     actor: str = Field(default="user", min_length=1, max_length=200)

@@ -40,7 +40,7 @@ def test_help_lists_every_command_in_its_section(cli: Callable[..., Result]) -> 
     for heading, names in SECTIONS.items():
         assert f"{heading}:" in result.output
         assert all(f"  {name} " in result.output for name in names)
-    assert "..." not in result.output, "a first sentence is too long for its line"
+    assert "..." not in result.output.partition("Run:")[2], "a first sentence is too long for its line"
 
 
 @pytest.mark.parametrize("path", [path for path, _ in LEAVES if path != ("completion",)], ids=" ".join)

@@ -1,0 +1,182 @@
+"""Which server a command goes to, and how a data folder tells of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from celery import Celery
+
+from interlock.cli.connection import find_record, find_target, open_client
+from interlock.cli.failures import NoServer, ServerRunning
+from interlock.cli.options import Options
+from interlock.cli.server_state import DATABASE, DataFolder, ServerState, find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+
+STATE = ServerState(1234, "shop:app", "sqlite:///dev.db", "redis://dev/0", "redis://dev/0", "2026-01-01T00:00:00+00:00")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def running(data_dir: Path) -> Iterator[DataFolder]:
+    """A data folder that is taken, with the addresses of STATE."""
+    folder = DataFolder(data_dir)
+    folder.acquire()
+    folder.publish(STATE)
+    yield folder
+    folder.release()
+
+
+def _app(**configuration: str) -> Celery:
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(configuration)
+    return app
+
+
+# --- the data folder
+
+
+@pytest.mark.usefixtures("running")
+def test_a_running_server_is_found_by_its_folder(data_dir: Path) -> None:
+    assert find_server(data_dir) == STATE
+    assert (data_dir / "server.json").stat().st_mode & 0o077 == 0, "it holds passwords"
+
+
+@pytest.mark.usefixtures("running")
+def test_a_second_server_is_told_who_has_the_folder(data_dir: Path) -> None:
+    with pytest.raises(ServerRunning, match="1234") as caught:
+        DataFolder(data_dir).acquire()
+    assert caught.value.pid == 1234
+
+
+def test_a_folder_that_was_given_up_tells_of_no_server(data_dir: Path, running: DataFolder) -> None:
+    running.release()
+    running.release()
+    assert find_server(data_dir) is None
+    DataFolder(data_dir).acquire()
+
+
+def test_a_server_that_was_killed_is_not_believed(data_dir: Path) -> None:
+    """Its file is still there, its lock is not."""
+    code = (
+        "import os, sys; from pathlib import Path; from interlock.cli.server_state import *;"
+        "folder = DataFolder(Path(sys.argv[1])); folder.acquire();"
+        "folder.publish(ServerState(os.getpid(), 'a', 'b', 'c', 'd', 'e')); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(data_dir)], check=False)
+    assert done.returncode == -9
+    assert (data_dir / "server.json").exists()
+    assert find_server(data_dir) is None
+
+
+def test_a_folder_that_is_not_there_tells_of_no_server(tmp_path: Path) -> None:
+    assert find_server(tmp_path / "gone") is None
+
+
+# --- precedence
+
+
+@pytest.mark.usefixtures("running")
+def test_addresses_that_are_given_win(data_dir: Path) -> None:
+    options = Options(database_url="sqlite:///given.db", data=str(data_dir))
+    target = find_target(options)
+    assert target is not None
+    assert (target.database_url, target.embedded) == ("sqlite:///given.db", False)
+
+
+@pytest.mark.usefixtures("running")
+def test_an_app_with_a_database_is_believed_before_a_running_server(data_dir: Path) -> None:
+    app = _app(interlock_database_url="sqlite:///production.db")
+    target = find_target(Options(application=app, data=str(data_dir)))
+    assert target is not None
+    assert (target.app, target.database_url, target.is_meant) == (app, None, True)
+
+
+@pytest.mark.usefixtures("running")
+def test_a_running_server_is_taken_where_nothing_else_is_said(data_dir: Path) -> None:
+    target = find_target(Options(data=str(data_dir)))
+    assert target is not None
+    assert (target.database_url, target.broker_url, target.embedded) == (STATE.database_url, STATE.broker_url, True)
+
+
+@pytest.mark.usefixtures("running")
+def test_an_app_without_addresses_is_pointed_at_the_running_server(data_dir: Path) -> None:
+    app = _app()
+    target = find_target(Options(application=app, data=str(data_dir)))
+    assert target is not None
+    assert target.embedded
+    assert app.conf.broker_url == STATE.broker_url
+
+
+@pytest.mark.usefixtures("running")
+def test_another_app_with_a_broker_keeps_it(data_dir: Path) -> None:
+    app = _app(broker_url="redis://production/0")
+    target = find_target(Options(application=app, data=str(data_dir)))
+    assert target is not None
+    assert (target.app, target.broker_url, target.embedded, target.is_meant) == (app, None, False, False)
+    assert app.conf.broker_url == "redis://production/0"
+
+
+def test_a_stopped_server_leaves_its_record(data_dir: Path) -> None:
+    options = Options(data=str(data_dir))
+    assert find_record(options) is None
+    data_dir.mkdir()
+    (data_dir / DATABASE).touch()
+    record = find_record(options)
+    assert record is not None
+    assert record.database_url == f"sqlite:///{data_dir / DATABASE}"
+    assert find_target(options) is None
+
+
+def test_where_there_is_nothing_the_error_says_what_to_start(data_dir: Path) -> None:
+    with pytest.raises(NoServer, match="interlock dev -A"):
+        open_client(Options(data=str(data_dir)), None)
+
+
+# --- options
+
+
+def test_an_option_after_the_command_wins_over_one_before_and_over_the_environment() -> None:
+    options = Options(session="before").merged({"session": "after", "app": None})
+    assert options.session_id == "after"
+    os.environ["INTERLOCK_SESSION"] = "environment"
+    try:
+        assert options.with_environment().session_id == "after"
+        assert Options().with_environment().session_id == "environment"
+    finally:
+        del os.environ["INTERLOCK_SESSION"]
+
+
+def test_who_acts_is_the_login_at_this_host_unless_told() -> None:
+    assert Options(actor="ann").actor_name == "ann"
+    assert "@" in Options().actor_name
+
+
+@pytest.mark.usefixtures("client")
+def test_options_are_taken_before_and_after_the_command(cli: Callable[..., Result]) -> None:
+    before = cli("--json", "--database-url", "sqlite://", "list")
+    after = cli("list", "--json", "--database-url", "sqlite://")
+    assert before.stdout == after.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("client")
+def test_without_any_server_a_command_says_what_to_do(
+    cli: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("interlock.cli.connection.open_client", open_client)
+    result = cli("list")
+    assert result.exit_code == 2
+    assert "interlock dev -A module:app" in result.stderr
