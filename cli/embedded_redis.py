@@ -125,6 +125,7 @@ class EmbeddedRedis:
             self._child.kill()
 
     def _start_on(self, port: int) -> None:
+        self.stop()  # of one that has ended, what is left
         self._child = Child(
             "redis",
             self._command(port),

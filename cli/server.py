@@ -180,6 +180,8 @@ class EmbeddedServer:
 
     def _start_worker(self) -> None:
         self._ready.clear()
+        if self._worker is not None:  # it has ended; this closes what is left of it
+            self._worker.stop()
         self._worker = Child(
             "worker",
             self._worker_command(),

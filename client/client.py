@@ -19,6 +19,7 @@ from interlock.core.controller import WorkflowController
 from interlock.core.errors import ConfigurationError, InterlockError, RunNotFound
 from interlock.core.history import read_changes
 from interlock.core.names import check_name
+from interlock.core.plan import PlanSpec
 from interlock.core.settings import Settings
 from interlock.core.transitions import WORKFLOW_TABLE
 from interlock.signals.commands import CommandHandler
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core.events import StateChange
-    from interlock.core.plan import PlanSpec
 
 __all__ = ["Client"]
 
@@ -138,7 +138,7 @@ class Client:
         plan = workflow.plan if isinstance(workflow, Workflow) else workflow
         if db_session is not None:
             return self._enqueue_within(db_session, plan, input, idempotency_key, start_at)
-        document = plan if isinstance(plan, dict) else plan.document()
+        document = _plan_document(plan)
         run_id = self._call(
             "enqueue",
             request_id=request_id,
@@ -149,6 +149,52 @@ class Client:
         )
         self._hint()
         return str(run_id)
+
+    def create(
+        self,
+        task_description: str,
+        name: str | None = None,
+        input: Any = None,  # noqa: A002 - the name users know
+        meta: dict[str, Any] | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> str:
+        """Store a run in `planning`, whose plan is still to be made: by code, a Celery task too, that calls `set_plan`.
+
+        Returns:
+            The run's id.
+        """
+        return str(
+            self._call(
+                "create",
+                request_id=request_id,
+                task_description=task_description,
+                name=name,
+                input=input,
+                meta=meta,
+            ),
+        )
+
+    def set_plan(
+        self,
+        id: str,  # noqa: A002 - SPEC's name
+        plan: Workflow | PlanSpec | dict[str, Any] | builtins.list[dict[str, Any]],
+        *,
+        request_id: str | None = None,
+    ) -> None:
+        """Give a run in `draft` or `planning` its plan, in place of an earlier one; `start` starts it.
+
+        Raises:
+            InvalidPlan: The plan has faults, all of which are listed; nothing is stored.
+            CommandRefused: The run is past planning.
+        """
+        document = plan.plan if isinstance(plan, Workflow) else plan
+        self._call("set_plan", id, None, request_id, plan=_plan_document(document))
+
+    def start(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
+        """Start a run that has its plan."""
+        self._call("start", id, reason, request_id)
+        self._hint()
 
     def _enqueue_within(
         self,
@@ -437,6 +483,10 @@ class Client:
         self.app.loader.import_default_modules()
         self.app.finalize()
         return frozenset(name for name in self.app.tasks if not name.startswith("celery.")) or None
+
+
+def _plan_document(plan: Any) -> Any:
+    return plan.document() if isinstance(plan, PlanSpec) else plan
 
 
 def _bare_app(broker_url: str | None) -> Celery:

@@ -19,6 +19,7 @@ from .dispatching import DISPATCH_COLUMNS, dispatch
 from .flow import ENGINE, Flow
 from .models import WorkflowStep, table_of_model
 from .outcomes import Failure, record_failure
+from .revokes import apply_external_revoke
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
 
@@ -168,6 +169,34 @@ class Attempts:
 
         return self._database.transact(work)
 
+    def revoked(self, ref: AttemptRef, *, terminated: bool, expired: bool) -> Report:
+        """Record that a worker's MAIN process has discarded or ended the attempt by a revoke, or its message had expired.
+
+        Our own revokes come here too; the step they stopped has moved on, so they change nothing.
+        """
+
+        def work(connection: Connection, effects: Effects) -> Report:
+            unit = self._lock(connection, effects, ref)
+            row = _read(connection, ref.step_id)
+            live = row is not None and row.status in (StepState.PENDING.value, StepState.RUNNING.value)
+            if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
+                return _stale(ref, row, StepState.CANCELLED)
+            if expired:
+                cause = Cause(ENGINE, "its message expired before a worker took it")
+                unit.move_steps(
+                    StepState.RUNNING,
+                    cause,
+                    _steps.c.id == row.id,
+                    _steps.c.status == StepState.PENDING.value,
+                )
+                record_failure(unit, self._settings, row, Failure("error", "the message expired"), cause)
+            else:
+                apply_external_revoke(unit, self._settings, row, ended=terminated)
+            unit.finish()
+            return Report.RECORDED
+
+        return self._database.transact(work)
+
     def dispatch_refused(self, ref: AttemptRef) -> bool:
         """Whether an attempt whose message was dropped by a worker has been sent often enough; it becomes due again if not."""
 
@@ -228,7 +257,10 @@ class Attempts:
                 failure.reason,
                 {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": ref.task_id},
             )
-            record_failure(unit, self._settings, row, failure, cause)
+            if failure.cause == "revoked":
+                apply_external_revoke(unit, self._settings, row, ended=True)
+            else:
+                record_failure(unit, self._settings, row, failure, cause)
         elif _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id):
             self._drained_failure(unit, row, failure)
         else:
@@ -238,7 +270,7 @@ class Attempts:
 
     def _drained_failure(self, unit: UnitOfWork, row: Row[*tuple[Any, ...]], failure: Failure) -> None:
         """An attempt that was told to stop has stopped. Its failure counts only if stopping did not cause it."""
-        caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown")
+        caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown", "revoked")
         if row.status == StepState.PAUSED.value and not caused_by_stopping:
             _keep(unit.connection, row.id, {"kind": "failed", "failure": asdict(failure)})
         elif row.status == StepState.RUNNING.value and not caused_by_stopping:

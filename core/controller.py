@@ -132,6 +132,10 @@ class WorkflowController:
         self._with(run_id, lambda unit: store_plan(unit, spec))
         return spec
 
+    def begin_planning(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Draft → planning: somebody (a person, a Celery task) is making the plan."""
+        self._with(run_id, lambda unit: unit.move_run(WorkflowState.PLANNING, _asked(transitioned_by, reason)))
+
     def start_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Draft or planning → executing; the steps that wait for nothing are dispatched."""
         self._with(run_id, lambda unit: start_run(unit, self._settings, _asked(transitioned_by, reason)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .columns import clock, seconds_after
 from .dispatching import CLEARED, begin_attempts
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from .retry import FailureKind
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
@@ -25,10 +26,19 @@ __all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "retry_now
 
 _steps = table_of_model(WorkflowStep)
 
-FailureCause = Literal["error", "timeout", "worker_lost", "shutdown", "interrupted", "celery_retry", "unusable"]
+FailureCause = Literal[
+    "error",
+    "timeout",
+    "worker_lost",
+    "shutdown",
+    "interrupted",
+    "revoked",
+    "celery_retry",
+    "unusable",
+]
 
 # Causes that are no fault of the step's: the next attempt comes at once and counts against nothing.
-_UNCOUNTED = ("shutdown", "interrupted")
+_UNCOUNTED = ("shutdown", "interrupted", "revoked")
 
 _REASONS: Mapping[str, str] = {
     "worker_lost": "worker lost",
@@ -139,5 +149,5 @@ def _decide(spec: Mapping[str, Any], failure: Failure, failures: int, losses: in
         failures=failures,
         lost=losses,
         exception_names=failure.exception_names,
-        kind=failure.cause,
+        kind=cast("FailureKind", failure.cause),
     )

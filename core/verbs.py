@@ -85,12 +85,14 @@ def insert_run(
     run_id = new_id()
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
-    inserted = connection.execute(
+    # Asked by RETURNING: of an INSERT, SQLAlchemy does not keep the row count.
+    inserted = connection.scalar(
         insert(_runs)
         .values(id=run_id, status=WorkflowState.DRAFT.value, **asdict(new))
-        .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key]),
+        .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key])
+        .returning(_runs.c.id),
     )
-    if inserted.rowcount == 0:
+    if inserted is None:
         return None
     run = LockedRun(run_id, new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
     unit = UnitOfWork(connection, effects, run, emitter=emitter)

@@ -1,22 +1,35 @@
-"""The table of settings in README.md, made of `core/settings.py`."""
+"""The table of settings in README.md, made of `core/settings.py`; a setting that no code reads yet says so."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Final
 
 from interlock.core.settings import Settings
 
 __all__ = ["render"]
 
-_SUFFIX_UNITS: Final = {"_s": " s", "_bytes": " bytes"}
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_CODE: Final = ("cli", "client", "core", "signals", "worker")
+_READ: Final = re.compile(r"settings\.([a-z_]+)\b")
+_UNITS: Final = {"_s": " s", "_bytes": " bytes"}
 
 
 def render() -> str:
     """The table as Markdown: each setting, its default, and what it means."""
+    read = _names_that_are_read()
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        lines.append(f"| `{name}` | {_default(name, field.default)} | {_one_line(field.description)} |")
+        meaning = " ".join((field.description or "").split())
+        note = "" if name in read else " *Not in force yet.*"
+        lines.append(f"| `{name}` | {_default(name, field.default)} | {meaning}{note} |")
     return "\n".join([*lines, ""])
+
+
+def _names_that_are_read() -> set[str]:
+    files = (path for folder in _CODE for path in (_ROOT / folder).rglob("*.py"))
+    return {name for path in files for name in _READ.findall(path.read_text(encoding="utf-8"))}
 
 
 def _default(name: str, value: object) -> str:
@@ -24,9 +37,5 @@ def _default(name: str, value: object) -> str:
         return "none"
     if not isinstance(value, int | float):
         return f"`{value}`"
-    unit = next((unit for suffix, unit in _SUFFIX_UNITS.items() if name.endswith(suffix)), "")
+    unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
     return f"{value:,}{unit}"
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())

@@ -68,6 +68,9 @@ class CommandHandler:
         }
         self._verbs: dict[str, Callable[[WorkflowController, Command], Any]] = {
             "enqueue": self._enqueue,
+            "create": self._create,
+            "set_plan": self._set_plan,
+            "start": self._start,
             "pause": self._pause,
             "resume": self._resume,
             "cancel": self._cancel,
@@ -161,6 +164,27 @@ class CommandHandler:
             start_at=parse_time("args.start_at", args.start_at),
             transitioned_by=command.actor,
         )
+
+    def _create(self, controller: WorkflowController, command: Command) -> str:
+        try:
+            args = _CreateArgs.model_validate(command.args)
+        except ValidationError as error:
+            raise CommandRefused("create", f"args: {error.errors()[0]['msg']}", code="invalid") from error
+        run = controller.create_workflow(
+            args.task_description,
+            args.name,
+            meta=args.meta,
+            input=args.input,
+            transitioned_by=command.actor,
+        )
+        controller.begin_planning(run.id, command.reason, command.actor)
+        return str(run.id)
+
+    def _set_plan(self, controller: WorkflowController, command: Command) -> None:
+        controller.set_plan(_run_id(command), command.args.get("plan"))
+
+    def _start(self, controller: WorkflowController, command: Command) -> None:
+        controller.start_workflow(_run_id(command), command.reason, command.actor)
 
     def _pause(self, controller: WorkflowController, command: Command) -> None:
         mode, step = str(command.args.get("mode", "interrupt")), command.args.get("step")
@@ -261,6 +285,15 @@ def _run_id(command: Command) -> str:
     if command.workflow_id is None:
         raise CommandRefused(command.command, "workflow_id: is required for this command", code="invalid")
     return command.workflow_id
+
+
+class _CreateArgs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    task_description: str
+    name: str | None = None
+    input: Any = None
+    meta: dict[str, Any] | None = None
 
 
 def _step(command: Command) -> str:

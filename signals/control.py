@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from kombu import Exchange, Queue
@@ -24,7 +25,9 @@ __all__ = [
     "dead_letter_queue",
     "error_document",
     "error_from",
+    "expire_reply",
     "parse_command",
+    "reply_address",
     "reply_queue",
 ]
 
@@ -37,6 +40,9 @@ _REPLY_EXPIRES_S = 60.0
 
 Verb = Literal[
     "enqueue",
+    "create",
+    "set_plan",
+    "start",
     "pause",
     "resume",
     "cancel",
@@ -110,6 +116,19 @@ def dead_letter_queue(prefix: str) -> Queue:
 def reply_queue(name: str) -> Queue:
     """A client's own queue of replies, gone soon after the client."""
     return Queue(name, Exchange(""), routing_key=name, durable=False, auto_delete=True, expires=_REPLY_EXPIRES_S)
+
+
+def reply_address(document: object) -> str | None:
+    """The reply queue of a message that is no command, where at least that is right: its sender is to learn why."""
+    name = document.get("reply_to") if isinstance(document, dict) else None
+    return name if isinstance(name, str) and re.fullmatch(REPLY_PATTERN, name) else None
+
+
+def expire_reply(channel: Any, name: str) -> None:
+    """Have a reply that nobody fetches go away: on Redis a queue is a list, and its client may have given up."""
+    if getattr(channel, "conn_or_acquire", None) is not None:
+        with channel.conn_or_acquire() as client:
+            client.expire(f"{channel.global_keyprefix}{name}", int(_REPLY_EXPIRES_S))
 
 
 def control_connection(app: Celery, prefix: str) -> Connection:

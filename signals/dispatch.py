@@ -99,6 +99,7 @@ class Dispatcher:
         expressions = [text for value in planned.values() for _, text in embedded(value)]
         try:
             context = self._context(dispatch, expressions) if expressions else {}
+            context |= {name: value for name, value in dispatch.spec.get("each", {}).items() if name in ("item", "index")}
             arguments = {name: render(value, context) for name, value in planned.items()} | override
         except ExpressionError as error:
             self._refuse(dispatch, f"arguments: {error}")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from celery import Task
 
-    from interlock.core.attempts import Report
 
 __all__ = [
     "Held",
@@ -69,11 +68,15 @@ class Held:
         ref: Which.
         claim: The answer to the claim.
         interrupted: The body was told to stop: what it raises then does not count.
+        asked_at: When the body last asked whether to stop; monotonic seconds.
+        asks: The approval that the body asks for by ending its attempt.
     """
 
     ref: AttemptRef
     claim: Claim
     interrupted: bool = False
+    asked_at: float = 0.0
+    asks: dict[str, Any] | None = None
 
 
 def held_attempt(request: Any) -> Held | None:
@@ -154,9 +157,20 @@ def report_discarded(task: Task[..., Any], state: str | None) -> None:
     held = held_attempt(task.request)
     if held is None or not held.claim.granted or state not in ("IGNORED", "REJECTED"):
         return
+    if held.asks is not None:
+        asks = held.asks
+        _report(task, held, lambda: _ask(task, held, asks))
+        return
     call = {"IGNORED": "Ignore (or self.replace)", "REJECTED": "Reject"}[state]
     failure = Failure("unusable", f"the task raised {call}, which a step cannot: return a result or fail instead")
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def _ask(task: Task[..., Any], held: Held, asks: dict[str, Any]) -> None:
+    runtime = runtime_of(task.app)
+    if not runtime.bodies.ask(held.ref, asks):
+        # Paused or cancelled meanwhile: let go of the step; resumed, it asks again.
+        runtime.attempts.fail(held.ref, Failure("interrupted", "asked for an approval"))
 
 
 def _delay_s(when: Any) -> float:
@@ -187,9 +201,9 @@ def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trac
         meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
     if isinstance(exception, SoftTimeLimitExceeded):
         limits = getattr(task.request, "timelimit", None) or (None, None)
-        # Without a limit of its own, somebody sent the soft signal: that is no failure of the step's.
+        # Without a limit of its own, somebody else sent the soft signal: a revoke that is not ours.
         limited = bool(limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit)
-        return Failure("timeout" if limited else "interrupted", message, exception_names(type(exception)), meta)
+        return Failure("timeout" if limited else "revoked", message, exception_names(type(exception)), meta)
     if isinstance(exception, TimeLimitExceeded):
         return Failure("timeout", message, exception_names(type(exception)), meta)
     if isinstance(exception, WorkerLostError):
@@ -197,7 +211,7 @@ def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trac
     return Failure("error", message, exception_names(type(exception)), meta)
 
 
-def _report(task: Task[..., Any], held: Held, report: Callable[[], Report]) -> None:
+def _report(task: Task[..., Any], held: Held, report: Callable[[], object]) -> None:
     runtime = runtime_of(task.app)
     try:
         _persist(report, retry_s=runtime.settings.report_retry_s)

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from interlock.core.attempts import Attempts
+from interlock.core.bodies import Bodies
 from interlock.core.database import Database, open_database
 from interlock.core.errors import ConfigurationError
 from interlock.core.settings import Settings
@@ -32,6 +33,7 @@ class Runtime:
         settings: Its settings.
         database: Open, with its handlers: dispatch first, because steps wait for it, then interrupts, then events.
         attempts: Claims and reports.
+        bodies: What running bodies store and ask.
     """
 
     def __init__(self, app: Celery, settings: Settings, *, dispatches: bool = True, broadcasts: bool = True) -> None:
@@ -53,6 +55,7 @@ class Runtime:
         self.settings = settings
         self.database: Database = open_database(settings.database_url)
         self.attempts = Attempts(self.database, settings)
+        self.bodies = Bodies(self.database, settings)
         if dispatches:
             self.database.after_commit.append(Dispatcher(app, self.database, settings))
         if broadcasts:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import KombuError
 from kombu.mixins import ConsumerMixin
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from interlock.core.database import is_lost_connection
 from interlock.core.errors import CommandRefused, InterlockError
 from interlock.signals.control import (
-    REPLY_PATTERN,
     control_connection,
     control_queue,
     dead_letter_queue,
     error_document,
+    expire_reply,
     parse_command,
+    reply_address,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["ControlConsumer"]
 
 logger = logging.getLogger("interlock.control")
+
+_RETRY_S = 1.0
 
 
 class ControlConsumer(ConsumerMixin):
@@ -73,28 +77,32 @@ class ControlConsumer(ConsumerMixin):
         logger.warning("control queue: %s; next try in %.0f s", type(exc).__name__, interval)
 
     def _on_message(self, message: Message) -> None:
-        reply_to: str | None = None
+        document: object = None
         try:
             document = json.loads(message.body or "")
-            reply_to = _reply_to(document)
             command = parse_command(document)
-        except (ValueError, CommandRefused) as error:
-            self._dead_letter(message, reply_to, error)
+        except CommandRefused as refusal:
+            self._dead_letter(message, document, refusal)
+            return
+        except (ValueError, RecursionError):
+            self._dead_letter(message, document, CommandRefused("?", "not a command: not JSON", code="invalid"))
             return
         try:
             outcome = self._handler.handle(command)
-        except (SQLAlchemyError, InterlockError) as error:
-            logger.warning(
-                "command %s could not be carried out (%s); it is delivered again", command.id, type(error).__name__
-            )
-            self._stop.wait(1.0)
-            message.requeue()
+        except Exception as error:  # whatever a message holds, it must not end the consumer
+            if _may_pass(error):
+                logger.warning("command %s is delivered again: %s", command.id, type(error).__name__)
+                self._stop.wait(_RETRY_S)
+                message.requeue()
+                return
+            logger.exception("command %s cannot be carried out", command.id)
+            text = f"{command.command}: it cannot be carried out ({type(error).__name__}); the engine's log says more"
+            self._dead_letter(message, document, CommandRefused(command.command, text, code="invalid"))
             return
         message.ack()
         self._reply(command.reply_to, {"id": command.id, **outcome})
 
-    def _dead_letter(self, message: Message, reply_to: str | None, error: Exception) -> None:
-        refusal = error if isinstance(error, CommandRefused) else CommandRefused("?", "not JSON", code="invalid")
+    def _dead_letter(self, message: Message, document: object, refusal: CommandRefused) -> None:
         logger.warning("set a control message aside: %s", refusal)
         queue = dead_letter_queue(self._settings.channel_prefix)
         raw: Any = message.body
@@ -106,13 +114,14 @@ class ControlConsumer(ConsumerMixin):
             declare=[queue],
         )
         message.ack()
-        self._reply(reply_to, {"ok": False, "error": error_document(refusal)})
+        self._reply(reply_address(document), {"ok": False, "error": error_document(refusal)})
 
     def _reply(self, reply_to: str | None, outcome: dict[str, Any]) -> None:
         if reply_to is not None:
-            self._publish(reply_to, outcome)
+            self._publish(reply_to, outcome, expires=True)
 
-    def _publish(self, routing_key: str, document: dict[str, Any], **options: Any) -> None:
+    def _publish(self, routing_key: str, document: dict[str, Any], *, expires: bool = False, **options: Any) -> None:
+        lost: tuple[type[BaseException], ...] = (KombuError, OSError, *self.connection.connection_errors, *self.connection.channel_errors)
         try:
             with self.connection.clone() as connection, connection.Producer() as producer:
                 producer.publish(
@@ -122,13 +131,14 @@ class ControlConsumer(ConsumerMixin):
                     content_encoding="utf-8",
                     **options,
                 )
-        except (KombuError, OSError) as error:
+                if expires:
+                    expire_reply(producer.channel, routing_key)
+        except lost as error:
             logger.warning("could not answer on %s: %s", routing_key, type(error).__name__)
 
 
-def _reply_to(document: object) -> str | None:
-    """The reply queue of a message, believed only where it is of our kind; the rest may still be wrong."""
-    if not isinstance(document, dict):
-        return None
-    name = document.get("reply_to")
-    return name if isinstance(name, str) and re.fullmatch(REPLY_PATTERN, name) else None
+def _may_pass(error: Exception) -> bool:
+    """Whether the same command may succeed later: the database is away or busy, as opposed to the command being wrong."""
+    if isinstance(error, InterlockError):
+        return error.retryable
+    return isinstance(error, (OperationalError, InterfaceError, PoolTimeout)) or is_lost_connection(error)

@@ -36,6 +36,8 @@ __all__ = ["Engine", "main"]
 
 logger = logging.getLogger("interlock.engine")
 
+_RESTART_AFTER_S = 1.0
+
 
 class Engine:
     """The threads of an engine process."""
@@ -52,12 +54,9 @@ class Engine:
 
     def run(self) -> None:
         """Work until MAIN closes the pipe."""
-        known = frozenset(name for name in self._app.tasks if not name.startswith("celery."))
-        handler = CommandHandler(self._runtime.database, self._settings, known)
-        consumer = ControlConsumer(self._app, self._settings, handler, self._stop)
         threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (("sweeper", self._sweep), ("control", consumer.run), ("watch", self._watch_parent))
+            for name, target in (("sweeper", self._sweep), ("control", self._consume), ("watch", self._watch_parent))
         ]
         for thread in threads:
             thread.start()
@@ -78,6 +77,8 @@ class Engine:
                 self._beat()
             elif "ended" in message:
                 self._ended(message["ended"])
+            elif "revoked" in message:
+                self._revoked(message["revoked"])
             elif "unknown" in message:
                 self._unknown(message["unknown"])
         except (SQLAlchemyError, InterlockError, KeyError, TypeError):
@@ -97,6 +98,10 @@ class Engine:
         failure = Failure(news["cause"], news["message"], meta={"worker": self._hostname})
         self._runtime.attempts.fail(ref, failure)
 
+    def _revoked(self, news: dict[str, Any]) -> None:
+        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
+        self._runtime.attempts.revoked(ref, terminated=news["terminated"], expired=news["expired"])
+
     def _unknown(self, news: dict[str, Any]) -> None:
         """A worker that does not know the task has dropped the message: let it be sent again, but not for ever."""
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
@@ -110,6 +115,17 @@ class Engine:
             sys.stdout.flush()
 
     # --- threads -------------------------------------------------------------------------------------------------------
+
+    def _consume(self) -> None:
+        known = frozenset(name for name in self._app.tasks if not name.startswith("celery."))
+        handler = CommandHandler(self._runtime.database, self._settings, known)
+        consumer = ControlConsumer(self._app, self._settings, handler, self._stop)
+        while not self._stop.is_set():
+            try:
+                consumer.run()
+            except Exception:  # what is in the queue may be anything, also what the transport itself cannot read
+                logger.exception("the control queue's consumer failed; it goes on")
+                self._stop.wait(_RESTART_AFTER_S)
 
     def _sweep(self) -> None:
         sweeper = Sweeper(self._runtime.database, self._settings)

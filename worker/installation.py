@@ -64,6 +64,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         (signals.task_retry, _on_retry),
         (signals.task_postrun, _on_postrun),
         (signals.task_unknown, _on_unknown),
+        (signals.task_revoked, _on_revoked),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=f"interlock.{receiver.__name__}")
 
@@ -116,6 +117,24 @@ def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # n
     identity = header.get("interlock")
     if supervisor is not None and isinstance(identity, dict):
         supervisor.note({"unknown": {**identity, "task_id": id, "task": name}})
+
+
+def _on_revoked(request: Any, *, terminated: bool = False, expired: bool = False, **_: Any) -> None:
+    """MAIN has discarded a message or ended a body; whether by us or by somebody else, the database knows."""
+    supervisor = current_supervisor()
+    header = read_header(request)
+    if supervisor is not None and header is not None:
+        supervisor.note(
+            {
+                "revoked": {
+                    "run_id": header.run_id,
+                    "step_id": header.step_id,
+                    "task_id": request.id,
+                    "terminated": bool(terminated),
+                    "expired": bool(expired),
+                },
+            },
+        )
 
 
 @control_command(name=INTERRUPT_COMMAND, args=[("task_ids", list), ("mode", str)], visible=False)

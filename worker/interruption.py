@@ -13,6 +13,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ __all__ = ["BodyGuard", "Notes", "guard"]
 
 SOFT_SIGNAL = signal.SIGUSR1
 _NOTES_VARIABLE = "INTERLOCK_NOTES"
+_UNDERWAY_S = 1.0  # a Python handler runs at the next bytecode; a body that sits in C code for longer is told again
 
 
 class Notes:
@@ -53,11 +55,19 @@ class Notes:
         folder = os.environ.get(_NOTES_VARIABLE)
         return cls(Path(folder)) if folder else None
 
-    def leave(self, pid: int, task_id: str) -> None:
-        """Name the attempt that the next signal to `pid` is meant for."""
+    def leave(self, pid: int, task_id: str) -> bool:
+        """Name the attempt that the next signal to `pid` is meant for.
+
+        Returns:
+            False where an earlier signal is still on its way: send no other, it would find no note of its own.
+        """
+        with contextlib.suppress(OSError):
+            if time.time() - (self._folder / str(pid)).stat().st_mtime < _UNDERWAY_S:
+                return False
         written = self._folder / f"{pid}.new"
         written.write_text(task_id)
         written.replace(self._folder / str(pid))
+        return True
 
     def take(self, pid: int) -> str | None:
         """Read and remove the note for `pid`; None where there is none."""
@@ -114,13 +124,14 @@ class BodyGuard:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         meant_for = self._notes.take(os.getpid()) if self._notes is not None else None
         held = self._held
+        if held is not None and held.interrupted:
+            return  # told once is enough: it may be cleaning up
         in_body = held is not None and self._on_stack(frame)
         if meant_for is not None:
-            if held is not None and in_body and held.ref.task_id == meant_for and not held.interrupted:
+            if held is not None and in_body and held.ref.task_id == meant_for:
                 held.interrupted = True
                 raise StepInterrupted
-            # For a body that has ended meanwhile, has not begun (it is told again), or is cleaning up already.
-            return
+            return  # for a body that has ended meanwhile, or has not begun: that one is told again
         in_foreign_task = held is None and celery_state.get_current_task() is not None
         if (in_body or in_foreign_task) and callable(self._previous):
             self._previous(signum, frame)

@@ -163,8 +163,7 @@ class Supervisor:
             request.terminate(self._worker.pool, signal="SIGKILL")
             # Celery calls this a revoke and no failure: nobody else would say that the attempt has ended.
             self.note_end(request, "interrupted", "its process was ended")
-        else:
-            self._notes.leave(pid, request.id)
+        elif self._notes.leave(pid, request.id):
             try:
                 os.kill(pid, SOFT_SIGNAL)
             except ProcessLookupError:
@@ -184,7 +183,7 @@ def current_supervisor() -> Supervisor | None:
 
 
 class EngineStep(bootsteps.StartStopStep):
-    """The worker bootstep: made before the pool, so that it is stopped after it."""
+    """The worker bootstep. Celery starts it before or after the pool, as it comes; what children need is made in `create`."""
 
     requires = ("celery.worker.components:Timer",)
 
@@ -192,14 +191,18 @@ class EngineStep(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         self._supervisor: Supervisor | None = None
 
-    def start(self, worker: Any) -> None:
-        """Start the supervisor and its engine."""
+    def create(self, worker: Any) -> None:
+        """Make the supervisor: every step is created before the first one starts, so before a child is forked."""
         global _current  # noqa: PLW0603 - one MAIN per process, and signal receivers have to find it
         self._supervisor = _current = Supervisor(worker)
-        self._supervisor.start()
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
+        """Start the engine."""
+        if self._supervisor is not None:
+            self._supervisor.start()
 
     def close(self, worker: Any) -> None:
-        """Called before the pool is joined, as `stop` is after it."""
+        """The first sign of a shutdown: `stop` may come only when the pool has been joined."""
         self.stop(worker)
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol

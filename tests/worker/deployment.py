@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
+import psutil
 from celery import Celery
 from redis import Redis
 from sqlalchemy import select
@@ -235,3 +236,12 @@ def gate(deployment: Deployment, name: str) -> Iterator[str]:
 def held(key: str, gate_name: str, *args: Any, task: str = "hold", after: Sequence[str] = (), **options: Any) -> Step:
     """A step that waits at a gate."""
     return Step(key, task_name(task), (gate_name, *args), after=after, **options)
+
+
+def engine_pid(worker: CeleryWorker) -> int:
+    """The process id of a worker's engine; 0 while there is none."""
+    for child in psutil.Process(worker.pid).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "interlock.worker.engine" in child.cmdline():
+                return child.pid
+    return 0

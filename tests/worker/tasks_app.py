@@ -33,7 +33,8 @@ install(app)
 
 
 def _ledger() -> Redis:
-    return Redis.from_url(os.environ["TEST_LEDGER_URL"], decode_responses=True)
+    # A body waits at its gate for longer than the client would wait for an answer by itself.
+    return Redis.from_url(os.environ["TEST_LEDGER_URL"], decode_responses=True, socket_timeout=None)
 
 
 def _identity() -> str:

@@ -1,0 +1,78 @@
+"""A revoke that is not ours (`celery control revoke`, Flower) on a live attempt: an operator's command, by another door.
+
+Celery burns the id of what it revokes, so going on always means a new attempt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from .columns import clock
+from .dispatching import CLEARED, LET_GO, begin_attempts
+from .flow import Flow
+from .models import WorkflowRun, WorkflowStep, table_of_model
+from .outcomes import retry_now
+from .plan import OnExternalRevoke
+from .states import StepState
+from .unit_of_work import Cause
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from .settings import Settings
+    from .unit_of_work import UnitOfWork
+
+__all__ = ["REVOKER", "apply_external_revoke"]
+
+REVOKER = "celery revoke"
+
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+
+
+def apply_external_revoke(
+    unit: UnitOfWork,
+    settings: Settings,
+    row: Row[*tuple[Any, ...]],
+    *,
+    ended: bool,
+) -> None:
+    """Do what the step, or else its plan, says of a foreign revoke.
+
+    Args:
+        unit: The run.
+        settings: Times.
+        row: The step, pending with an attempt or running.
+        ended: The body has ended, so nothing is left to drain.
+    """
+    policy = _policy(unit, row)
+    cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
+    here = _steps.c.id == row.id
+    released = CLEARED if ended else LET_GO
+    flow = Flow(unit, settings)
+    if policy is OnExternalRevoke.CANCEL:
+        unit.move_steps(StepState.CANCELLED, cause, here, **released, completed_at=clock())
+        flow.interrupt_draining(StepState.CANCELLED, "soft", here)
+        flow.settled([row.id])
+        return
+    pending = _steps.c.status == StepState.PENDING.value
+    if policy is OnExternalRevoke.PAUSE:
+        unit.move_steps(StepState.RUNNING, cause, here, pending)
+        unit.move_steps(StepState.PAUSED, cause, here, **released, paused_by=REVOKER)
+        flow.interrupt_draining(StepState.PAUSED, "soft", here)
+    elif row.status == StepState.PENDING.value:
+        begin_attempts(unit, settings, here, pending)
+    else:
+        unit.move_steps(StepState.FAILED, cause, here, **released)
+        retry_now(unit, settings, [row.id], cause)
+    flow.finish_run()
+
+
+def _policy(unit: UnitOfWork, row: Row[*tuple[Any, ...]]) -> OnExternalRevoke:
+    own = (row.spec or {}).get("on_external_revoke")
+    if own is None:
+        plan = unit.connection.scalar(select(_runs.c.spec).where(_runs.c.id == unit.run.id)) or {}
+        own = plan.get("on_external_revoke", OnExternalRevoke.CANCEL)
+    return OnExternalRevoke(own)
