@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint format clean
+.PHONY: help install demo test coverage lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ lint: $(VENV)/.installed-dev ## Check style, format, types and the direction of 
 format: $(VENV)/.installed-dev ## Format the code and sort imports
 	@$(BIN)/ruff check --select I --fix .
 	@$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev ## Renew what is generated in the documents: state machine, commands, settings
+	@$(BIN)/python -m docs.generate
 
 clean: ## Remove the environment and everything generated
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \

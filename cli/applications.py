@@ -79,6 +79,15 @@ def use_broker(app: Celery, broker_url: str) -> None:
         broker_connection_retry_on_startup=True,
         result_backend=None,  # Interlock keeps results; that of production is not to be reached from here
     )
+    _forget_connections(app)
+
+
+def _forget_connections(app: Celery) -> None:
+    """Close what the app has opened; Celery's pools would go on with the broker that they were made for."""
+    pools: Any = app
+    if pools._pool is not None:  # noqa: SLF001 - the property would open one
+        pools.pool.force_close_all()
+        pools._pool = pools.amqp._producer_pool = None  # noqa: SLF001 - as Celery does after a fork
 
 
 def _candidates(module: ModuleType) -> Iterator[ModuleType]:

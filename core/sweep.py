@@ -7,11 +7,13 @@ again. Any number of sweepers may run, be killed, or act on a stale read: zero r
 from __future__ import annotations
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, exists, func, or_, select, update
+from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 
 from . import approvals
 from .attempts import AttemptRef, Attempts
@@ -20,7 +22,7 @@ from .dispatching import DISPATCH_COLUMNS
 from .errors import InterlockError
 from .events import Dispatch
 from .flow import ENGINE, Flow
-from .models import ApprovalRequest, WorkflowRun, WorkflowStep, table_of_model
+from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import Failure, retry_now
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
@@ -40,11 +42,13 @@ __all__ = ["Sweeper", "Swept"]
 logger = logging.getLogger("interlock.sweeper")
 
 BATCH = 500
+_FORGET_EVERY_S = 60.0
 _MAX_DOUBLINGS = 20  # 2 to that power overflows nothing, and is over any redispatch_max_s
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 _requests = table_of_model(ApprovalRequest)
+_commands = table_of_model(ControlCommand)
 
 _UNCLAIMED = and_(
     _steps.c.claim_token.is_(None),
@@ -78,17 +82,28 @@ class Sweeper:
         self._database = database
         self._settings = settings
         self._attempts = Attempts(database, settings)
+        self._forget_at = 0.0
 
     def sweep(self, *, batch: int = BATCH) -> Swept:
         """Do what is due now, at most `batch` rows of each kind."""
         swept = Swept()
-        swept.redispatched = self.redispatch(batch)
+        swept.redispatched = self._redispatch_paced(batch)
         self._expire_attempts(batch, swept)
         swept.retried = self._retry(batch)
         self._enter_due_runs(batch, swept)
         swept.decided = self._decide_overdue(batch)
         swept.revived = self._revive(batch)
+        self._forget_commands()
         return swept
+
+    def _forget_commands(self) -> None:
+        """Delete the outcomes of commands that nobody will repeat any more; once a minute is often enough."""
+        now = time.monotonic()
+        if now < self._forget_at:
+            return
+        self._forget_at = now + _FORGET_EVERY_S
+        old = _commands.c.created_at < seconds_after(-self._settings.command_ids_kept_s)
+        self._database.transact(lambda connection, _: connection.execute(delete(_commands).where(old)))
 
     # --- lost messages -----------------------------------------------------------------------------------------------
 
@@ -105,6 +120,18 @@ class Sweeper:
         return self._database.transact(
             lambda connection, effects: self._redispatch(connection, effects, batch, everything=everything),
         )
+
+    def _redispatch_paced(self, batch: int) -> int:
+        """Send what is due again, in batches, and no more of it in one sweep than the pace allows."""
+        left = math.ceil(self._settings.redispatch_rate * self._settings.sweep_s)
+        total = 0
+        while left > 0:
+            size = min(batch, left)
+            sent = self.redispatch(size)
+            total, left = total + sent, left - sent
+            if sent < size:
+                break
+        return total
 
     def _redispatch(self, connection: Connection, effects: Effects, batch: int, *, everything: bool) -> int:
         due = _steps.c.dispatch_check_at.is_not(None) if everything else _steps.c.dispatch_check_at <= clock()

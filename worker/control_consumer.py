@@ -23,6 +23,8 @@ from interlock.signals.control import (
     reply_address,
 )
 
+from .rate_limit import RateLimit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from interlock.core.settings import Settings
     from interlock.signals.commands import CommandHandler
+    from interlock.signals.control import Command
 
 __all__ = ["ControlConsumer"]
 
@@ -51,6 +54,7 @@ class ControlConsumer(ConsumerMixin):
         self._settings = settings
         self._handler = handler
         self._stop = stop
+        self._limit = RateLimit(settings.command_rate)
 
     @property
     def should_stop(self) -> bool:
@@ -87,6 +91,10 @@ class ControlConsumer(ConsumerMixin):
         except (ValueError, RecursionError):
             self._dead_letter(message, document, CommandRefused("?", "not a command: not JSON", code="invalid"))
             return
+        if not self._limit.admits(command.session_id):
+            message.ack()  # not carried out, so the same id may come again
+            self._reply(command.reply_to, {"id": command.id, "ok": False, "error": _too_many(command, self._settings)})
+            return
         try:
             outcome = self._handler.handle(command)
         except Exception as error:  # whatever a message holds, it must not end the consumer
@@ -121,7 +129,8 @@ class ControlConsumer(ConsumerMixin):
             self._publish(reply_to, outcome, expires=True)
 
     def _publish(self, routing_key: str, document: dict[str, Any], *, expires: bool = False, **options: Any) -> None:
-        lost: tuple[type[BaseException], ...] = (KombuError, OSError, *self.connection.connection_errors, *self.connection.channel_errors)
+        refused = (*self.connection.connection_errors, *self.connection.channel_errors)
+        lost: tuple[type[BaseException], ...] = (KombuError, OSError, *refused)
         try:
             with self.connection.clone() as connection, connection.Producer() as producer:
                 producer.publish(
@@ -135,6 +144,11 @@ class ControlConsumer(ConsumerMixin):
                     expire_reply(producer.channel, routing_key)
         except lost as error:
             logger.warning("could not answer on %s: %s", routing_key, type(error).__name__)
+
+
+def _too_many(command: Command, settings: Settings) -> dict[str, Any]:
+    text = f"over {settings.command_rate:g} commands a second in session {command.session_id}: send it again a little later"
+    return error_document(CommandRefused(command.command, text, code="rate_limited"))
 
 
 def _may_pass(error: Exception) -> bool:

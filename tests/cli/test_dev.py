@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,7 +27,8 @@ END_S = 40.0
 def _environment(data_dir: Path) -> dict[str, str]:
     foreign = ("INTERLOCK_", "CELERY_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return clean | {"INTERLOCK_DATA": str(data_dir), "PYTHONPATH": str(ROOT)}
+    times = {"INTERLOCK_LEASE_S": "2", "INTERLOCK_HEARTBEAT_S": "0.5", "INTERLOCK_SWEEP_S": "0.3"}
+    return clean | times | {"INTERLOCK_DATA": str(data_dir), "PYTHONPATH": str(ROOT)}
 
 
 def interlock(data_dir: Path, *words: str, module: str = "interlock.cli.main") -> subprocess.CompletedProcess[str]:
@@ -48,7 +50,20 @@ class Dev:
 
     def __init__(self, data_dir: Path, *words: str) -> None:
         self.data_dir = data_dir
-        command = [sys.executable, "-m", "interlock.cli.main", "--json", "dev", "-A", APP, "--concurrency", "2", "--queues", "rare", *words]
+        command = [
+            sys.executable,
+            "-m",
+            "interlock.cli.main",
+            "--json",
+            "dev",
+            "-A",
+            APP,
+            "--concurrency",
+            "2",
+            "--queues",
+            "rare",
+            *words,
+        ]
         self._log = (data_dir.parent / "dev.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
             command,
@@ -84,9 +99,10 @@ class Dev:
     def worker(self) -> psutil.Process | None:
         """The worker's MAIN process: what its guard runs."""
         for child in self.children():
-            words = child.cmdline() if child.is_running() else []
-            if "celery" in words and any(word.endswith("guard.py") for word in words):
-                return next(iter(child.children()), None)
+            with contextlib.suppress(psutil.Error):  # it has ended
+                words = child.cmdline()
+                if "celery" in words and any(word.endswith("guard.py") for word in words):
+                    return next(iter(child.children()), None)
         return None
 
     def send(self, signum: signal.Signals) -> None:

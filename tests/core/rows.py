@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, select, update
+from sqlalchemy import delete, event, select, update
 
 from interlock.core.columns import seconds_after
-from interlock.core.models import StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.models import ControlCommand, StateHistory, WorkflowRun, WorkflowStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,13 @@ class Rows:
     def make_due(self, run_id: str, key: str, timer: str) -> None:
         """Set a step's timer to a moment ago."""
         self.set_step(run_id, key, **{timer: seconds_after(-1)})
+
+
+def forget_everything(database: Database) -> None:
+    """Delete every row: runs first, since history may only go after its run."""
+    with database.engine.begin() as connection:
+        for model in (WorkflowRun, StateHistory, ControlCommand):
+            connection.execute(delete(model))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from interlock.core.sweep import Sweeper
 
 from .checker import check
 from .flow_model import Model, ModelStep
-from .rows import Rows, step
+from .rows import Rows, forget_everything, step
 from .worker_double import WorkerDouble
 
 if TYPE_CHECKING:
@@ -220,44 +220,20 @@ def _play(database: Database, plan: list[ModelStep], data: st.DataObject) -> Non
         world.cancel()
         assert not world.sweeper.sweep()
     check(database)
-    _empty(database)
-
-
-def _empty(database: Database) -> None:
-    """Forget the run, so that the checker replays only the next one."""
-    from sqlalchemy import delete  # noqa: PLC0415 - only here
-
-    from interlock.core.models import StateHistory, WorkflowRun  # noqa: PLC0415 - only here
-
-    with database.engine.begin() as connection:
-        connection.execute(delete(WorkflowRun.__table__))
-        connection.execute(delete(StateHistory.__table__))
+    forget_everything(database)  # the checker replays only the next run
 
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@pytest.fixture
-def core_url(request: pytest.FixtureRequest) -> str:
-    """One kind of database per test, since they get different numbers of examples."""
-    from interlock.core import open_database  # noqa: PLC0415 - only here
-    from interlock.core.models import Base  # noqa: PLC0415 - only here
-
-    url: str = request.getfixturevalue(request.param)
-    database = open_database(url)
-    Base.metadata.create_all(database.engine)
-    database.dispose()
-    return url
-
-
-@pytest.mark.parametrize("core_url", ["sqlite_url"], indirect=True)
+@pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)
 @settings(max_examples=80, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_sqlite_agrees_with_the_model(unchecked_database: Database, plan: list[ModelStep], data: st.DataObject) -> None:
     _play(unchecked_database, plan, data)
 
 
-@pytest.mark.parametrize("core_url", ["postgres_url"], indirect=True)
+@pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
 @settings(max_examples=20, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_postgresql_agrees_with_the_model(

@@ -6,12 +6,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from interlock.core import StateMachine, WorkflowController, open_database
 from interlock.core.attempts import Attempts, Report
+from interlock.core.columns import seconds_after
 from interlock.core.errors import RunNotFound
-from interlock.core.models import WorkflowStep
+from interlock.core.models import ControlCommand, WorkflowStep
 from interlock.core.settings import Settings
 from interlock.core.sweep import Sweeper, Swept
 from interlock.core.unit_of_work import UnitOfWork
@@ -131,7 +132,7 @@ def test_after_the_broker_has_lost_everything_all_unclaimed_attempts_can_be_sent
 
 
 @pytest.mark.usefixtures("database")
-def test_a_sweep_takes_at_most_a_batch_and_a_constant_number_of_statements(
+def test_a_batch_of_lost_messages_is_one_statement_whatever_its_size(
     controller: WorkflowController,
     sweeper: Sweeper,
     worker: WorkerDouble,
@@ -144,11 +145,11 @@ def test_a_sweep_takes_at_most_a_batch_and_a_constant_number_of_statements(
         rows.make_due(run_id, key, "dispatch_check_at")
     worker.queue.clear()
     with counted(unchecked_database.engine) as statements:
-        assert sweeper.sweep(batch=10).redispatched == 10
-    assert len(statements) < 14
+        assert sweeper.redispatch(10) == 10
+    assert len(statements) == 3
     assert len(worker.queue) == 10
-    assert sweeper.sweep(batch=10).redispatched == 10
-    assert sweeper.sweep(batch=10).redispatched == 5
+    assert sweeper.redispatch(10) == 10
+    assert sweeper.redispatch(10) == 5
     assert sorted(worker.queued) == sorted(keys)
     assert not sweeper.sweep(batch=10)
 
@@ -372,3 +373,33 @@ def test_a_sweeper_that_acts_on_a_stale_read_changes_nothing(
     assert Attempts(unchecked_database, settings).complete(ref, 1) is Report.RECORDED
     assert sweeper._expire(stale) is False
     assert rows.run(run_id).status == "completed"
+
+
+def test_a_sweep_sends_no_more_again_than_the_pace_allows(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+    database: Database,
+) -> None:
+    keys = [f"s{n}" for n in range(25)]
+    run_id = _enqueue(controller, *keys)
+    for key in keys:
+        rows.make_due(run_id, key, "dispatch_check_at")
+    worker.queue.clear()
+    paced = Sweeper(database, Settings(redispatch_rate=20, sweep_s=0.5))
+    assert paced.sweep(batch=4).redispatched == 10
+    assert len(worker.queue) == 10
+
+
+def test_outcomes_of_commands_are_forgotten_after_their_time(database: Database) -> None:
+    with database.session() as session:
+        for name, age_s in (("old", 100), ("young", 1)):
+            created_at = seconds_after(-age_s)
+            session.execute(
+                insert(ControlCommand).values(
+                    session_id="s", id=name, command="pause", outcome={"ok": True}, created_at=created_at
+                ),
+            )
+    Sweeper(database, Settings(command_ids_kept_s=50)).sweep()
+    with database.session() as session:
+        assert list(session.scalars(select(ControlCommand.id))) == ["young"]

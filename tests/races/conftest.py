@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from interlock.core import Database, WorkflowController, open_database
-from interlock.core.models import Base
 from interlock.core.settings import Settings
 from tests.core.checker import check
 from tests.core.rows import Rows
@@ -21,18 +21,14 @@ if TYPE_CHECKING:
     from tests.servers import PostgresDatabases
 
 RUNNERS = 8
-_NAME = "interlock_races"
 
 
 @pytest.fixture(scope="module")
-def races_url(_postgres_databases: PostgresDatabases) -> Iterator[str]:
-    """The URL of a PostgreSQL database with all tables."""
-    url = _postgres_databases.create(_NAME)
-    database = open_database(url)
-    Base.metadata.create_all(database.engine)
-    database.dispose()
-    yield url
-    _postgres_databases.drop(_NAME)
+def races_url(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+    """The URL of a migrated PostgreSQL database."""
+    name = f"interlock_races_{uuid4().hex}"
+    yield _postgres_databases.create(name, _postgres_template)
+    _postgres_databases.drop(name)
 
 
 @pytest.fixture(scope="module")

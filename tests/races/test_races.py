@@ -54,9 +54,7 @@ def test_the_last_two_predecessors_of_a_join_dispatch_it_exactly_once(
     """500 rounds: neither completion may believe that the other one will do it, nor both do it."""
     for _ in range(5):
         plan = [
-            planned
-            for n in range(100)
-            for planned in (step(f"a{n}"), step(f"b{n}"), step(f"join{n}", f"a{n} b{n}"))
+            planned for n in range(100) for planned in (step(f"a{n}"), step(f"b{n}"), step(f"join{n}", f"a{n} b{n}"))
         ]
         worker.queue.clear()
         run_id = controller.enqueue_workflow(plan, task_description="x")
