@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .applications import load_app, use_broker
 from .failures import AppNotFound, NoServer
+from .screen import Screen
 from .server_state import DATABASE, database_url_in, find_server
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class Operator(Protocol):
     """What the commands need of a `Client`; tests bring their own."""
 
     def enqueue(self, workflow: Workflow, input: Any = None, idempotency_key: str | None = None) -> str: ...  # noqa: A002, D102
-    def pause(self, id: str, *, reason: str | None = None, mode: str = "interrupt") -> None: ...  # noqa: A002, D102
-    def resume(self, id: str, *, reason: str | None = None) -> None: ...  # noqa: A002, D102
-    def cancel(self, id: str, *, reason: str | None = None) -> None: ...  # noqa: A002, D102
+    def pause(self, id: str, step: str | None = None, reason: str | None = None, mode: str = "interrupt") -> None: ...  # noqa: A002, D102
+    def resume(self, id: str, step: str | None = None, reason: str | None = None) -> None: ...  # noqa: A002, D102
+    def cancel(self, id: str, reason: str | None = None) -> None: ...  # noqa: A002, D102
     def status(self, id: str) -> dict[str, Any]: ...  # noqa: A002, D102
     def result(self, id: str, step: str | None = None) -> Any: ...  # noqa: A002, D102
     def list(  # noqa: D102
@@ -142,7 +143,14 @@ def open_client(options: Options, target: Target | None) -> Operator:
 @contextmanager
 def connect(options: Options, *, with_app: bool = False) -> Iterator[Operator]:
     """A client by the shared options, closed at the end of the block; see `find_target` and `find_record`."""
-    client = open_client(options, find_target(options, with_app=with_app) or find_record(options))
+    target = find_target(options, with_app=with_app)
+    if target is None:
+        target = find_record(options)
+        if target is not None:
+            Screen.of(options).note(
+                f"no server runs in {options.data_dir}: this is its record, and nothing moves in it"
+            )
+    client = open_client(options, target)
     try:
         yield client
     finally:

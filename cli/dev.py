@@ -37,7 +37,7 @@ class _Log:
         if name != "server" and self._quiet:
             return
         with self._lock, suppress(ValueError):  # the stream may be closed when a late line comes
-            self._screen.note(Text.assemble((f"{name:<6} │ ", _STYLES.get(name, "")), line))
+            self._screen.note(Text.assemble((f"{name:<6} │ ", _STYLES.get(name, "")), line), style="")
 
 
 def serve(server: EmbeddedServer, screen: Screen) -> None:

@@ -30,6 +30,8 @@ EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
 """The command line, or the configuration, is wrong."""
 
+_MISSING: Final = frozenset({"42P01", "42703"})  # PostgreSQL: undefined_table, undefined_column
+
 
 class AppNotFound(ConfigurationError):
     """There is no Celery app under the name given.
@@ -121,9 +123,7 @@ def _service_message(error: Exception) -> str | None:
     package = type(error).__module__.partition(".")[0]
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     if package == "sqlalchemy":
-        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - only loaded where it was loaded already
-
-        return f"the database refused: {error.orig}" if isinstance(error, DBAPIError) else None
+        return _database_message(error)
     if package == "kombu":
         return f"the broker does not answer: {first_line}. Is it running, and is --broker-url right?"
     if package == "redis":
@@ -131,3 +131,16 @@ def _service_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def _database_message(error: Exception) -> str | None:
+    original = getattr(error, "orig", None)
+    if original is None:
+        return None  # not the database's words: a mistake in a statement
+    first_line = (str(original).strip() or type(original).__name__).splitlines()[0]
+    is_behind = getattr(original, "sqlstate", None) in _MISSING or first_line.startswith(
+        ("no such table", "no such column")
+    )
+    if is_behind:
+        return f"the database has not the tables of this version ({first_line}): run `interlock db upgrade`"
+    return f"the database refused: {first_line}. Is it running, and is --database-url right?"

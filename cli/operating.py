@@ -23,26 +23,34 @@ def pause_run(
     run_id: str,
     screen: Screen,
     *,
+    step: str | None = None,
     reason: str | None = None,
     mode: str = "interrupt",
 ) -> None:
-    """Pause a run and say what it is now.
+    """Pause a run, or one running step of it, and say what it is now.
 
     Raises:
         InterlockError: The run cannot be paused now, or is not there.
     """
-    client.pause(run_id, reason=reason, mode=mode)
-    _tell(client, run_id, screen, f"`interlock resume {run_id}` lets it go on")
+    client.pause(run_id, step, reason=reason, mode=mode)
+    _tell(client, run_id, screen, step, f"to let it go on: interlock resume {run_id}{f' {step}' if step else ''}")
 
 
-def resume_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> None:
-    """Resume a paused run and say what it is now.
+def resume_run(
+    client: Operator,
+    run_id: str,
+    screen: Screen,
+    *,
+    step: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Resume a paused run, or a step that was paused by itself, and say what it is now.
 
     Raises:
         InterlockError: It is not paused, or not there.
     """
-    client.resume(run_id, reason=reason)
-    _tell(client, run_id, screen, f"`interlock watch {run_id}` follows it")
+    client.resume(run_id, step, reason=reason)
+    _tell(client, run_id, screen, step, f"to follow it: interlock watch {run_id}")
 
 
 def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> None:
@@ -61,6 +69,7 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
     examples=('interlock pause 7d0c2f6e-… --reason "bad feed"', "interlock pause 7d0c2f6e-… --mode drain"),
 )
 @click.argument("run_id")
+@click.argument("step", required=False)
 @_reason
 @click.option(
     "--mode",
@@ -69,19 +78,20 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
     show_default=True,
     help="For steps that run: raise in their code, let them finish, or kill their process.",
 )
-def pause(options: Options, run_id: str, *, reason: str | None, mode: str) -> None:
-    """Pause a run. No step starts until it is resumed."""
+def pause(options: Options, run_id: str, step: str | None, *, reason: str | None, mode: str) -> None:
+    """Pause a run, or only STEP of it. No step starts until it is resumed."""
     with connect(options) as client:
-        pause_run(client, run_id, Screen.of(options), reason=reason, mode=mode)
+        pause_run(client, run_id, Screen.of(options), step=step, reason=reason, mode=mode)
 
 
 @click.command("resume", cls=Verb, examples=("interlock resume 7d0c2f6e-…",))
 @click.argument("run_id")
+@click.argument("step", required=False)
 @_reason
-def resume(options: Options, run_id: str, *, reason: str | None) -> None:
-    """Let a paused run go on. What finished meanwhile counts."""
+def resume(options: Options, run_id: str, step: str | None, *, reason: str | None) -> None:
+    """Let a paused run go on, or only STEP of it. What finished meanwhile counts."""
     with connect(options) as client:
-        resume_run(client, run_id, Screen.of(options), reason=reason)
+        resume_run(client, run_id, Screen.of(options), step=step, reason=reason)
 
 
 @click.command("cancel", cls=Verb, examples=('interlock cancel 7d0c2f6e-… --reason "superseded"',))
@@ -93,8 +103,18 @@ def cancel(options: Options, run_id: str, *, reason: str | None) -> None:
         cancel_run(client, run_id, Screen.of(options), reason=reason)
 
 
-def _tell(client: Operator, run_id: str, screen: Screen, advice: str = "") -> None:
-    status = client.status(run_id)["status"]
-    screen.done({"run_id": run_id, "status": status}, f"run {run_id} is {status.replace('_', ' ')}")
+def _tell(client: Operator, run_id: str, screen: Screen, step: str | None = None, advice: str = "") -> None:
+    run = client.status(run_id)
+    document = {"run_id": run_id, "status": run["status"]}
+    sentence = f"run {run_id} is {_words(run['status'])}"
+    if step is not None:
+        state = next((item["status"] for item in run["steps"] if item["key"] == step), "unknown")
+        document |= {"step": step, "step_status": state}
+        sentence = f"step {step} is {_words(state)}, {sentence}"
+    screen.done(document, sentence)
     if advice:
         screen.note(advice)
+
+
+def _words(state: str) -> str:
+    return state.replace("_", " ")

@@ -83,10 +83,10 @@ class Screen:
         """Print a line to standard output."""
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    def note(self, text: str | Text) -> None:
+    def note(self, text: str | Text, style: str = "dim") -> None:
         """Say something to the person, beside the output proper; programs that asked for JSON do not get it."""
         if not self.as_json:
-            self.err.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+            self.err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def done(self, document: dict[str, Any], sentence: str) -> None:
         """Confirm what was done: the document as JSON, or the sentence."""

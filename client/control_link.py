@@ -18,6 +18,8 @@ from interlock.core.errors import BrokerUnavailable, CommandTimeout
 from interlock.signals.control import control_queue, error_from, reply_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery import Celery
     from kombu import Connection
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from interlock.signals.control import Command
 
 __all__ = ["ControlLink"]
+
+# A message is lost with an engine that dies as it takes it off the queue (Redis); the same id makes a second one harmless.
+_TRIES = 2
 
 
 class ControlLink:
@@ -52,10 +57,12 @@ class ControlLink:
                     on_message=lambda message: replies.append(json.loads(message.body or "null")),
                     no_ack=True,
                 ):
-                    self._send(connection, {**command.model_dump(mode="json"), "reply_to": name})
-                    deadline = time.monotonic() + timeout_s
-                    while not replies and (left_s := deadline - time.monotonic()) > 0:
-                        _drain(connection, left_s)
+                    document = {**command.model_dump(mode="json"), "reply_to": name}
+                    for _ in range(_TRIES):
+                        self._send(connection, document)
+                        _wait_for(connection, replies, timeout_s / _TRIES)
+                        if replies:
+                            break
         except (KombuError, OSError) as error:
             raise BrokerUnavailable(command.id, type(error).__name__) from error
         if not replies:
@@ -87,6 +94,12 @@ class ControlLink:
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0},
         )
+
+
+def _wait_for(connection: Connection, replies: Sequence[object], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not replies and (left_s := deadline - time.monotonic()) > 0:
+        _drain(connection, left_s)
 
 
 def _drain(connection: Connection, timeout_s: float) -> None:

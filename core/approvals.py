@@ -1,20 +1,21 @@
 """Questions to people: asked, decided once, applied.
 
-A decision is stored under the run's lock together with what it moves. One that is made while the run is paused is stored and
-takes effect at resume. Closing (a run that ends) is not a decision.
+A decision is stored under the run's lock together with what it moves. One that is made while the run is paused takes effect at
+resume, and one that lets a task begin while a limit leaves it no place, when a place is free. Closing (a run that ends) is
+not a decision.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Float, bindparam, cast, insert, select, update
 
 from .columns import clock, seconds_after
-from .dispatching import begin_attempts
 from .errors import AlreadyDecided, CommandRefused, EntityNotFound
 from .guards import GuardContext, find_guard
 from .models import ApprovalRequest, WorkflowStep, new_id, table_of_model
+from .parallelism import Places
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE
 from .unit_of_work import Cause
@@ -48,22 +49,25 @@ def ask(
     """
     unit = flow.unit
     moved = unit.move_steps(StepState.WAITING_APPROVAL, cause, _steps.c.id.in_(step_ids), **values)
-    for change in moved:
-        asked = spec
-        if asked is None:
-            stored = unit.connection.scalar(select(_steps.c.spec).where(_steps.c.id == change.entity_id)) or {}
-            asked = stored.get("approval") or {}
-        deadline_s = asked.get("deadline_s")
-        unit.connection.execute(
-            insert(_requests).values(
-                id=new_id(),
-                run_id=unit.run.id,
-                step_id=change.entity_id,
-                session_id=unit.run.session_id,
-                spec=dict(asked),
-                deadline_at=None if deadline_s is None else seconds_after(float(deadline_s)),
-            ),
-        )
+    if not moved:
+        return
+    stored = unit.connection.execute(select(_steps.c.id, _steps.c.spec).where(_steps.c.id.in_(step_ids)))
+    own = {row.id: (row.spec or {}).get("approval") or {} for row in stored} if spec is None else {}
+    asked = [(change.entity_id, dict(own[change.entity_id] if spec is None else spec)) for change in moved]
+    unit.connection.execute(
+        insert(_requests).values(deadline_at=seconds_after(cast(bindparam("deadline_s"), Float))),
+        [
+            {
+                "id": new_id(),
+                "run_id": unit.run.id,
+                "step_id": step_id,
+                "session_id": unit.run.session_id,
+                "spec": question,
+                "deadline_s": question.get("deadline_s"),
+            }
+            for step_id, question in asked
+        ],
+    )
     unit.run.waiting_steps += len(moved)
 
 
@@ -100,7 +104,7 @@ def decide(
     *,
     by_deadline: bool = False,
 ) -> None:
-    """Store a decision, and apply it unless the run is paused.
+    """Store a decision, and apply it unless the run is paused or over a limit.
 
     Raises:
         CommandRefused: The actor may not decide this request.
@@ -118,7 +122,7 @@ def decide(
 
 
 def apply_stored(flow: Flow) -> None:
-    """At resume: apply the decisions that were made while the run was paused, in the order in which they were made."""
+    """Apply the decisions that were made while the run was paused or had no place left, in the order of their making."""
     stored = flow.unit.connection.execute(
         select(_requests)
         .where(
@@ -131,13 +135,7 @@ def apply_stored(flow: Flow) -> None:
     for request in stored:
         if flow.unit.run.status is not WorkflowState.EXECUTING:
             return  # an earlier one has cancelled the run
-        _apply(
-            flow,
-            request,
-            request.decision,
-            Cause(request.decided_by, f"{request.decision} while paused"),
-            request.comment,
-        )
+        _apply(flow, request, request.decision, Cause(request.decided_by), request.comment)
 
 
 def decision_document(decision: str, actor: str | None, comment: str | None) -> dict[str, Any]:
@@ -153,25 +151,26 @@ def _apply(
     comment: str | None,
 ) -> None:
     unit = flow.unit
-    unit.connection.execute(update(_requests).where(_requests.c.id == request.id).values(applied=True))
+    step = unit.connection.execute(select(_steps).where(_steps.c.id == request.step_id)).one()
+    ends = decision == REJECTED and (request.spec or {}).get("on_reject", "cancel") == "cancel"
+    decides_only = step.task is None or (decision == REJECTED and step.task_id is None)
+    works = not (ends or decides_only or (step.spec or {}).get("map") is not None)
+    if works and not Places(unit.connection, unit.run).take(step):
+        return  # over a limit: `Flow` comes back to it when a place is free
     reason = f"{decision} by {cause.actor}" + (f": {comment}" if comment else "")
     cause = cause.because(reason, {"request_id": str(request.id)})
-    rejected = decision == REJECTED
-    if rejected and (request.spec or {}).get("on_reject", "cancel") == "cancel":
+    if not ends:
+        unit.move_run(WorkflowState.EXECUTING, cause)  # its guard asks for a decision that has not been applied
+    unit.connection.execute(update(_requests).where(_requests.c.id == request.id).values(applied=True))
+    if ends:
         flow.end(WorkflowState.CANCELLED, cause)
         return
-    unit.move_run(WorkflowState.EXECUTING, cause)
     unit.run.waiting_steps -= 1
-    unit.move_steps(StepState.RUNNING, cause, _steps.c.id == request.step_id)
-    step = unit.connection.execute(select(_steps).where(_steps.c.id == request.step_id)).one()
-    asked_by_body = step.attempt > 0
-    if step.task is None or (rejected and not asked_by_body):
+    unit.move_steps(StepState.RUNNING, cause, _steps.c.id == step.id)
+    if decides_only:
         flow.complete_step(step.id, decision_document(decision, cause.actor, comment), cause)
-    elif (step.spec or {}).get("map") is not None:
-        flow.expand_map(step)
-        flow.finish_run()
     else:
-        begin_attempts(unit, flow.settings, _steps.c.id == step.id)
+        flow.go_on(step)
         flow.finish_run()
 
 

@@ -91,6 +91,7 @@ class Bodies:
             flow = Flow(unit, self._settings)
             cause = Cause(held.claimed_by, spec.get("prompt") or "asks for an approval", {"task_id": ref.task_id})
             approvals.ask(flow, [ref.step_id], cause, spec, **CLEARED)
+            flow.refill()  # while it waits, it holds no place
             flow.finish_run()
             unit.finish()
             return True

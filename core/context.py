@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from .expressions import ALL, read_expression
 from .models import StepDependency, WorkflowRun, WorkflowStep, table_of_model
@@ -49,7 +49,10 @@ def step_context(connection: Connection, run_id: str, step_id: str, expressions:
     }
     if wanted:
         query = select(_steps.c.key, _steps.c.status, _steps.c.result).where(_steps.c.run_id == run_id)
-        query = query.where(_steps.c.id.in_(_ancestors(step_id)) if ALL in wanted else _steps.c.key.in_(wanted))
+        if ALL in wanted:  # of a mapped step, its joined result and not its items
+            query = query.where(_steps.c.id.in_(_ancestors(step_id)), _steps.c.parent_id.is_(None))
+        else:
+            query = query.where(_steps.c.key.in_(wanted))
         for row in connection.execute(query):
             context["states"][row.key] = row.status
             if row.status == StepState.COMPLETED.value:
@@ -58,9 +61,8 @@ def step_context(connection: Connection, run_id: str, step_id: str, expressions:
 
 
 def _ancestors(step_id: str) -> Select[Any]:
-    """Ids of the steps that a step waits for, directly or not."""
-    above = (
-        select(_dependencies.c.upstream_id).where(_dependencies.c.step_id == step_id).cte("ancestors", recursive=True)
-    )
+    """Ids of the steps that a step waits for, directly or not; an item of a mapped step waits for what that waits for."""
+    waits = select(func.coalesce(_steps.c.parent_id, _steps.c.id)).where(_steps.c.id == step_id).scalar_subquery()
+    above = select(_dependencies.c.upstream_id).where(_dependencies.c.step_id == waits).cte("ancestors", recursive=True)
     further = select(_dependencies.c.upstream_id).join(above, _dependencies.c.step_id == above.c.upstream_id)
     return select(above.union(further).c.upstream_id)

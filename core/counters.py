@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["UNSETTLED", "count_down", "recount"]
+__all__ = ["UNSETTLED", "count_down", "count_open", "recount"]
 
 UNSETTLED = (StepState.PENDING, StepState.RUNNING, StepState.PAUSED, StepState.WAITING_APPROVAL)
 
@@ -82,6 +82,15 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
             _steps.c.failed_deps,
         ),
     ).all()
+
+
+def count_open(connection: Connection, run_id: str) -> int:
+    """How many of the run's steps are not settled."""
+    unsettled = or_(
+        _steps.c.status.in_([state.value for state in UNSETTLED]),
+        and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+    )
+    return connection.scalar(select(func.count()).where(_steps.c.run_id == run_id, unsettled)) or 0
 
 
 def recount(connection: Connection, run_id: str) -> None:

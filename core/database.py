@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from .errors import ConfigurationError, DatabaseBusy
 from .events import STATE_CHANGED, Effects, EventEmitter
+from .guard_rules import NO_RULES, GuardRules, attach_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,11 +76,22 @@ class Database:
         self.engine = engine
         self.emitter = EventEmitter()
         self.after_commit: list[Callable[[Effects], None]] = []
+        self._guard_rules = NO_RULES
 
     @property
     def dialect(self) -> str:
         """`"sqlite"` or `"postgresql"`."""
         return self.engine.dialect.name
+
+    @property
+    def guard_rules(self) -> GuardRules:
+        """Guards attached to edges (`load_guard_rules`), obeyed by whatever goes through this database; none by default."""
+        return self._guard_rules
+
+    @guard_rules.setter
+    def guard_rules(self, rules: GuardRules) -> None:
+        self._guard_rules = rules
+        attach_rules(self.engine, rules)
 
     @contextmanager
     def session(self) -> Iterator[Session]:

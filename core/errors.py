@@ -21,6 +21,7 @@ __all__ = [
     "InterlockError",
     "InvalidName",
     "InvalidPlan",
+    "NotJson",
     "NotMigrated",
     "PayloadTooLarge",
     "RunNotFound",
@@ -34,6 +35,7 @@ __all__ = [
 
 def _restore(cls: type[InterlockError], args: tuple[Any, ...], fields: dict[str, Any]) -> InterlockError:
     error = cls.__new__(cls, *args)
+    error.args = args  # an OSError (CommandTimeout is one) leaves them to __init__
     error.__dict__.update(fields)
     return error
 
@@ -119,6 +121,19 @@ class PayloadTooLarge(InterlockError, ValueError):
         super().__init__(
             f"{field}: {size:,} bytes of JSON, over the limit of {limit:,}: keep large data elsewhere and pass a reference",
         )
+
+
+class NotJson(InterlockError, ValueError):
+    """A value cannot be stored as JSON.
+
+    Attributes:
+        field: What was to be stored, with the path of the part at fault.
+        fault: What is wrong with it.
+    """
+
+    def __init__(self, field: str, fault: str) -> None:
+        self.field, self.fault = field, fault
+        super().__init__(f"{field}: {fault}")
 
 
 class ExpressionError(InterlockError, ValueError):

@@ -14,13 +14,13 @@ from . import approvals, mapping
 from .advance import DependencyCounts, Readiness, readiness
 from .columns import clock
 from .context import step_context
-from .counters import UNSETTLED, count_down, recount
+from .counters import UNSETTLED, count_down, count_open, recount
 from .dispatching import CLEARED, LET_GO, begin_attempts
-from .errors import ExpressionError
+from .errors import CommandRefused, ExpressionError
 from .events import Interrupt
 from .expressions import truthy
 from .models import ApprovalRequest, WorkflowStep, table_of_model
-from .parallelism import ready_rows, within_limits
+from .parallelism import Places, ready_rows
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["ENGINE", "Flow"]
+__all__ = ["ENGINE", "PAUSE_MODES", "Flow", "check_mode"]
 
 ENGINE = "engine"
+PAUSE_MODES = ("interrupt", "drain", "terminate")
 
 _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
@@ -54,6 +55,12 @@ _READY_COLUMNS = (
 )
 
 
+def check_mode(mode: str) -> None:
+    """Raise CommandRefused unless `mode` is one of `PAUSE_MODES`."""
+    if mode not in PAUSE_MODES:
+        raise CommandRefused("pause", f"mode: {mode!r} is not one of {', '.join(PAUSE_MODES)}", code="invalid")
+
+
 class Flow:
     """Consequences within one unit of work."""
 
@@ -65,8 +72,7 @@ class Flow:
 
     def start_roots(self) -> None:
         """Start every step that waits for nothing; called once, when the run begins to execute."""
-        rows = self._pending(_steps.c.open_deps == 0)
-        self._propagate(self._start(rows))
+        self._propagate(self._start(self._pending(_steps.c.open_deps == 0)))
         self.finish_run()
 
     def readvance(self) -> None:
@@ -82,8 +88,8 @@ class Flow:
         hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
         settled = self._start(ready)
         if self._executes():
-            self._propagate([*settled, *self._skip(hopeless, _NO_TRIGGER)])
-            self.unit.run.open_steps = self._count_open()
+            self._propagate([*settled, *self._skip(hopeless, _NO_TRIGGER), *self._join(mapping.joinable(self.unit))])
+        self.unit.run.open_steps = count_open(self.unit.connection, self.unit.run.id)
         self.finish_run()
 
     def _pending(self, *conditions: ColumnElement[bool]) -> Sequence[Row[*tuple[Any, ...]]]:
@@ -93,24 +99,22 @@ class Flow:
             .order_by(_steps.c.position),
         ).all()
 
-    def _count_open(self) -> int:
-        counted = select(func.count()).where(
-            _steps.c.run_id == self.unit.run.id,
-            or_(
-                _steps.c.status.in_([state.value for state in UNSETTLED]),
-                and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
-            ),
-        )
-        return self.unit.connection.scalar(counted) or 0
-
-    def _start(self, ready: Sequence[Row[*tuple[Any, ...]]]) -> list[str]:
-        """Start steps whose trigger holds: each by its kind, as far as the limits allow.
+    def _start(self, ready: Sequence[Row[*tuple[Any, ...]]], places: Places | None = None) -> list[str]:
+        """Start steps whose trigger holds: each by its kind, those with work to do as far as there are places.
 
         Returns:
             Ids of those that have settled at once: not wanted, over an empty list, or failed without consequence.
         """
-        tasks, gates, settled = [], [], []
-        for row in within_limits(self.unit.connection, self.unit.run, ready):
+        places = places or Places(self.unit.connection, self.unit.run)
+        tasks: list[Row[*tuple[Any, ...]]] = []
+        gates: list[Row[*tuple[Any, ...]]] = []
+        maps: list[Row[*tuple[Any, ...]]] = []
+        settled: list[str] = []
+        for row in ready:
+            spec = row.spec or {}
+            kind = gates if spec.get("approval") is not None else maps if spec.get("map") is not None else tasks
+            if kind is tasks and not places.take(row):
+                continue
             wanted = self._wanted(row)
             if not self._executes():
                 return []  # its condition failed, and that ended or paused the run
@@ -118,18 +122,14 @@ class Flow:
                 settled.append(row.id)
             elif not wanted:
                 settled += self._skip([row.id], "its condition is false")
-            elif (row.spec or {}).get("approval") is not None:
-                gates.append(row.id)
-            elif (row.spec or {}).get("map") is not None:
-                settled += self._map(row)
-                if not self._executes():
-                    return []
             else:
-                tasks.append(row.id)
-        for ids in _chunks(tasks):
+                kind.append(row)
+        for ids in _chunks([row.id for row in tasks]):
             pending = (_steps.c.id.in_(ids), _steps.c.status == StepState.PENDING.value)
             begin_attempts(self.unit, self.settings, *pending)
-        self._ask_first(gates)
+        self._ask_first([row.id for row in gates])
+        for row in maps:  # last, so that the places of this call's tasks are counted
+            settled += self._map(row) if self._executes() else []
         return settled
 
     def _wanted(self, row: Row[*tuple[Any, ...]]) -> bool | None:
@@ -161,14 +161,33 @@ class Flow:
             return self._join([row.id])
         return self._start(ready_rows(self.unit.connection, self.unit.run, row.id, limit=len(items)))
 
-    def expand_map(self, row: Row[*tuple[Any, ...]]) -> None:
-        """Expand a mapped step that is running already: its approval came first."""
-        self._propagate(self._map(row))
+    def begin_again(self, row: Row[*tuple[Any, ...]]) -> None:
+        """Begin a running step once more that failed before its approval was asked for, or over its list."""
+        asks = (row.spec or {}).get("approval") is not None
+        if asks and not self.unit.connection.scalar(select(exists().where(_requests.c.step_id == row.id))):
+            approvals.ask(self, [row.id], Cause(ENGINE, "waits for an approval"))
+        else:
+            self.go_on(row)
+
+    def go_on(self, row: Row[*tuple[Any, ...]]) -> None:
+        """Do what a running step has yet to do, once it is approved."""
+        if (row.spec or {}).get("map") is None:
+            begin_attempts(self.unit, self.settings, _steps.c.id == row.id)
+            return
+        expanded = self.unit.connection.scalar(select(exists().where(_steps.c.parent_id == row.id)))
+        self._propagate(self._join([row.id]) if expanded else self._map(row))
+
+    def refill(self) -> None:
+        """Start what a limit has kept waiting, because a place was given back."""
+        if self._executes():
+            self._propagate(self._start_waiting())
 
     def _join(self, step_ids: Sequence[str]) -> list[str]:
         """Complete mapped steps whose children are settled; returns the ids of those that have settled."""
-        settled = []
+        settled: list[str] = []
         for step_id in step_ids:
+            if not self._executes():
+                break  # the one before has failed, and that ended or paused the run
             fault = mapping.join(self.unit, self.settings, step_id, Cause(ENGINE, "every item is settled"))
             if fault is None:
                 self.unit.run.open_steps -= 1
@@ -202,40 +221,39 @@ class Flow:
         self.settled([step_id])
 
     def _propagate(self, settled: Sequence[str]) -> None:
-        freed = bool(settled)
         while settled and self._executes():
-            rows = [row for ids in _chunks(settled) for row in count_down(self.unit.connection, ids)]
-            joining = [row.id for row in rows if row.status == StepState.RUNNING.value and row.open_deps == 0]
-            waiting = [row for row in rows if row.status == StepState.PENDING.value and row.attempt == 0]
-            decided = [(row, _readiness(row)) for row in waiting]
-            ready = [row for row, decision in decided if decision is Readiness.START]
-            hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
-            mapped = [row for row in rows if row.status == StepState.RUNNING.value and row.open_deps > 0]
-            settled = [
-                *self._skip(hopeless, _NO_TRIGGER),
-                *self._join(joining),
-                *self._start(ready),
-                *self._start_waiting(mapped),
-            ]
-        if freed:
-            self._fill()
+            # Not by recursion: with one place, a thousand steps that are not wanted give it back one after the other.
+            settled = self._follow(settled) or (self._start_waiting() if self._is_limited() else [])
 
-    def _start_waiting(self, mapped: Sequence[Row[*tuple[Any, ...]]]) -> list[str]:
-        """Start the next children of mapped steps with a limit of their own."""
-        settled: list[str] = []
+    def _follow(self, settled: Sequence[str]) -> list[str]:
+        """Move the dependents of steps that have settled; returns the ids of those that have settled at once."""
+        rows = [row for ids in _chunks(settled) for row in count_down(self.unit.connection, ids)]
+        mapped = [
+            row for row in rows if row.status == StepState.RUNNING.value and (row.spec or {}).get("map") is not None
+        ]
+        waiting = [row for row in rows if row.status == StepState.PENDING.value and row.attempt == 0]
+        decided = [(row, _readiness(row)) for row in waiting]
+        ready = [row for row, decision in decided if decision is Readiness.START]
+        hopeless = [row.id for row, decision in decided if decision is Readiness.SKIP]
+        joining = [row.id for row in mapped if row.open_deps == 0]
+        now = [*self._skip(hopeless, _NO_TRIGGER), *self._join(joining), *self._start(ready)]
         for row in mapped:
-            if row.spec["map"].get("max_parallel") is not None and self._executes():
-                settled += self._start(ready_rows(self.unit.connection, self.unit.run, row.id))
-        return settled
+            if row.open_deps > 0 and row.spec["map"].get("max_parallel") is not None and self._executes():
+                now += self._start(ready_rows(self.unit.connection, self.unit.run, row.id))
+        return now
 
-    def _fill(self) -> None:
-        """Start what a limit of the run has kept waiting, now that something has settled."""
-        run = self.unit.run
-        if run.max_parallel is None or not self._executes():
-            return
-        settled = self._start(ready_rows(self.unit.connection, run))
-        if settled:
-            self._propagate(settled)
+    def _is_limited(self) -> bool:
+        return self.unit.run.max_parallel is not None or self.unit.run.waiting_steps > 0
+
+    def _start_waiting(self) -> list[str]:
+        """Start what waits for a place: approved steps first, then those that are ready."""
+        if not self._executes() or self.unit.resuming:
+            return []
+        if self.unit.run.waiting_steps > 0:
+            approvals.apply_stored(self)
+        places = Places(self.unit.connection, self.unit.run)
+        without = places.full_parents()
+        return self._start(ready_rows(self.unit.connection, self.unit.run, without=without), places)
 
     def _skip(self, ids: Sequence[str], reason: str) -> list[str]:
         for chunk in _chunks(ids):
@@ -378,7 +396,7 @@ class Flow:
 
     def finish_run(self) -> None:
         """End an executing run in which every step is settled, or let it wait where only people can move it on."""
-        if not self._executes():
+        if not self._executes() or self.unit.resuming:
             return
         if self.unit.run.open_steps > 0:
             self._wait_for_people()

@@ -14,15 +14,16 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, func, select
+from sqlalchemy.exc import DBAPIError
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InterlockError
 from .models import ApprovalRequest, StateHistory, StepDependency, WorkflowStep
 from .plan import find_cycle
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Guard", "GuardContext", "find_guard", "guard"]
+__all__ = ["Guard", "GuardContext", "find_guard", "guard", "known_guards", "objection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,29 @@ def find_guard(name: str) -> Guard:
     """
     found = _registered.get(name) or _from_entry_points().get(name)
     if found is None:
-        known = ", ".join(sorted({*_registered, *_from_entry_points()}))
-        msg = f"no guard is called {name!r}; known: {known}"
+        msg = f"no guard is called {name!r}; known: {', '.join(known_guards())}"
         raise ConfigurationError(msg)
     return found
+
+
+def known_guards() -> tuple[str, ...]:
+    """The names of all guards: built in, registered so far, and of entry points."""
+    return tuple(sorted({*_registered, *_from_entry_points()}))
+
+
+def objection(name: str, context: GuardContext) -> str | None:
+    """Ask the guard `name`.
+
+    Returns:
+        None where it holds; else what there is to say beyond its name, which may be nothing. A guard that fails does not
+        hold; only the database's own errors and Interlock's pass, because those may call for a new try.
+    """
+    try:
+        return None if find_guard(name)(context) else ""
+    except (DBAPIError, InterlockError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a guard is a stranger's code: whatever it raises, the move is not made
+        return f"it failed: {type(error).__name__}: {error}"
 
 
 @guard("has_task_description")
@@ -115,7 +135,7 @@ def has_valid_plan(context: GuardContext) -> bool:
 
 @guard("has_approval")
 def has_approval(context: GuardContext) -> bool:
-    """A person has decided a request of this run since it began to wait."""
+    """A person has decided a request of this run since it began to wait, and the decision has not taken effect yet."""
     run_id = context.entity["id"]
     began = (
         select(func.max(StateHistory.created_at))
@@ -129,6 +149,8 @@ def has_approval(context: GuardContext) -> bool:
     decided = exists().where(
         ApprovalRequest.run_id == run_id,
         ApprovalRequest.decision.in_(("approved", "rejected")),
+        # Two things may happen in one tick of the clock: the decision that ended an earlier wait, and this wait.
+        ApprovalRequest.applied.is_(False),
         func.coalesce(ApprovalRequest.decided_at >= began, True),
     )
     return bool(context.connection.scalar(select(decided)))

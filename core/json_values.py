@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json"]
+__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json", "storable_text"]
 
 Json: TypeAlias = Any
 """A JSON value. The exact recursive type would have to be narrowed again at each use."""
@@ -44,6 +44,11 @@ def json_size(value: Json) -> int:
     """Bytes of a JSON value's compact UTF-8 text."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return len(text.encode())
+
+
+def storable_text(text: str) -> str:
+    """Text of foreign origin as every database takes it: NUL and lone surrogates are replaced by a question mark."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 @dataclass(slots=True)

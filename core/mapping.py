@@ -20,12 +20,14 @@ from .names import check_name
 from .states import StepState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Row
 
     from .settings import Settings
     from .unit_of_work import Cause, UnitOfWork
 
-__all__ = ["expand", "items_of", "join"]
+__all__ = ["expand", "items_of", "join", "joinable"]
 
 _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
@@ -93,6 +95,17 @@ def expand(unit: UnitOfWork, row: Row[*tuple[Any, ...]], items: list[Any], cause
         )
         unit.begin_step_history(cause.because("item of a mapped step"), _steps.c.parent_id == row.id)
     run.open_steps += len(children)
+
+
+def joinable(unit: UnitOfWork) -> Sequence[str]:
+    """Ids of mapped steps that run though all their children are settled: the last one did so while nobody counted."""
+    query = select(_steps.c.id).where(
+        _steps.c.run_id == unit.run.id,
+        _steps.c.status == StepState.RUNNING.value,
+        _steps.c.spec["map"].as_string().is_not(None),
+        _steps.c.open_deps == 0,
+    )
+    return unit.connection.scalars(query.order_by(_steps.c.position)).all()
 
 
 def join(unit: UnitOfWork, settings: Settings, step_id: str, cause: Cause) -> str | None:

@@ -276,6 +276,7 @@ class StateHistory(Base):
         Index(None, "entity_type", "entity_id", "id"),
         Index(None, "session_id", "id"),
         Index(None, "created_at"),
+        {"sqlite_autoincrement": True},  # the id of an archived row is the id of an event: never given again
     )
 
     def __repr__(self) -> str:

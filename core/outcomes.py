@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from .columns import clock, seconds_after
 from .dispatching import CLEARED, begin_attempts
 from .flow import ENGINE, Flow
+from .json_values import storable_text
 from .models import WorkflowStep, table_of_model
 from .retry import GiveUp, Retry, RetryPolicy, decide
 from .states import StepState
@@ -68,6 +69,12 @@ class Failure:
     delay_s: float = 0.0
     override: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Make the texts storable: an exception's may hold anything, and a failure that cannot be recorded is lost."""
+        object.__setattr__(self, "message", storable_text(self.message))
+        texts = {name: storable_text(value) for name, value in self.meta.items() if isinstance(value, str)}
+        object.__setattr__(self, "meta", {**self.meta, **texts})
+
     @property
     def reason(self) -> str:
         """The history's reason."""
@@ -114,6 +121,7 @@ def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cau
         cause,
         _steps.c.id.in_(step_ids),
         _steps.c.status == StepState.FAILED.value,
+        completed_at=None,
     )
     if moved:
         begin_attempts(unit, settings, _steps.c.id.in_([change.entity_id for change in moved]))

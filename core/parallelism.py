@@ -1,7 +1,8 @@
 """How many steps may be in work at once, in a run and among the children of a mapped step.
 
-In work is what has been dispatched and has not ended: a pending step with an attempt, or a running one. What is ready beyond the
-limit stays pending without an attempt, and is started when others settle.
+A place is held from an attempt's dispatch until its step has settled or waits for a person: over a retry that is coming, and
+over a pause, since what was paused goes on without asking again. What is ready beyond the limit stays pending without an attempt,
+and is started when others give their places back. Gates and mapped steps do no work of their own and need no place.
 """
 
 from __future__ import annotations
@@ -21,51 +22,73 @@ if TYPE_CHECKING:
 
     from .unit_of_work import LockedRun
 
-__all__ = ["is_limited", "ready_rows", "within_limits"]
+__all__ = ["Places", "ready_rows"]
 
 _steps = table_of_model(WorkflowStep)
 
-_IN_WORK = and_(
-    _steps.c.task_id.is_not(None),
-    or_(
-        _steps.c.status == StepState.RUNNING.value,
-        and_(_steps.c.status == StepState.PENDING.value, _steps.c.attempt > 0),
+_HOLDS_A_PLACE = or_(
+    and_(
+        _steps.c.status.in_([StepState.RUNNING.value, StepState.PAUSED.value]),
+        _steps.c.task_id.is_not(None),
     ),
+    and_(_steps.c.status == StepState.PENDING.value, _steps.c.attempt > 0),
+    and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
 )
 _READ_AHEAD = 100
 
 
-def is_limited(run: LockedRun, rows: Sequence[Row[*tuple[Any, ...]]]) -> bool:
-    """Whether a limit holds for any of the steps."""
-    return run.max_parallel is not None or any(_sibling_limit(row) is not None for row in rows)
+class Places:
+    """The places that are left, read once, when a limited step first asks; a place that is taken is counted here."""
 
+    def __init__(self, connection: Connection, run: LockedRun, *, without: Sequence[str] = ()) -> None:
+        """Set up; nothing is read yet.
 
-def within_limits(
-    connection: Connection,
-    run: LockedRun,
-    rows: Sequence[Row[*tuple[Any, ...]]],
-) -> list[Row[*tuple[Any, ...]]]:
-    """The first of `rows` (steps that are ready, with `id`, `parent_id` and `spec`) that the limits let start now."""
-    if not is_limited(run, rows):
-        return list(rows)
-    counted = connection.execute(
-        select(_steps.c.parent_id, func.count())
-        .where(_steps.c.run_id == run.id, _IN_WORK)
-        .group_by(_steps.c.parent_id),
-    ).all()
-    by_parent: Counter[str | None] = Counter({row[0]: row[1] for row in counted})
-    total = by_parent.total()
-    starting: list[Row[*tuple[Any, ...]]] = []
-    for row in rows:
-        if run.max_parallel is not None and total >= run.max_parallel:
-            break
+        Args:
+            connection: A transaction that holds the run's lock.
+            run: The run.
+            without: Ids of steps whose own places do not count.
+        """
+        self._connection = connection
+        self._run = run
+        self._without = without
+        self._held: Counter[str | None] | None = None
+        self._limits: dict[str, int] = {}
+
+    def take(self, row: Row[*tuple[Any, ...]]) -> bool:
+        """Take a place for a step (a row with `parent_id` and `spec`); False where none is left."""
         siblings = _sibling_limit(row)
-        if siblings is not None and by_parent[row.parent_id] >= siblings:
-            continue
-        starting.append(row)
-        by_parent[row.parent_id] += 1
-        total += 1
-    return starting
+        if self._run.max_parallel is None and siblings is None:
+            return True
+        held = self._count()
+        if self._run.max_parallel is not None and held.total() >= self._run.max_parallel:
+            return False
+        if siblings is not None and held[row.parent_id] >= siblings:
+            return False
+        held[row.parent_id] += 1
+        return True
+
+    def full_parents(self) -> list[str]:
+        """Ids of the mapped steps of which as many children are in work as may be."""
+        held = self._count()
+        return [parent for parent, limit in self._limits.items() if held[parent] >= limit]
+
+    def _count(self) -> Counter[str | None]:
+        if self._held is None:
+            query = (
+                select(
+                    _steps.c.parent_id,
+                    func.count().label("held"),
+                    func.max(_steps.c.spec["each"]["max_parallel"].as_integer()).label("limit"),
+                )
+                .where(_steps.c.run_id == self._run.id, _HOLDS_A_PLACE)
+                .group_by(_steps.c.parent_id)
+            )
+            if self._without:
+                query = query.where(_steps.c.id.not_in(self._without))
+            rows = self._connection.execute(query).all()
+            self._held = Counter({row.parent_id: row.held for row in rows})
+            self._limits = {row.parent_id: row.limit for row in rows if row.parent_id and row.limit is not None}
+        return self._held
 
 
 def ready_rows(
@@ -73,9 +96,18 @@ def ready_rows(
     run: LockedRun,
     parent_id: str | None = None,
     *,
+    without: Sequence[str] = (),
     limit: int = _READ_AHEAD,
 ) -> list[Row[*tuple[Any, ...]]]:
-    """Steps that are ready and were left for later by a limit, the next ones first."""
+    """Steps that are ready and were left for later by a limit, the next ones first.
+
+    Args:
+        connection: A transaction that holds the run's lock.
+        run: The run.
+        parent_id: Only the children of this mapped step.
+        without: Not the children of these: they would fill what is read ahead, and hide others that may start.
+        limit: How many at most.
+    """
     query = (
         select(_steps.c.id, _steps.c.key, _steps.c.parent_id, _steps.c.spec, _steps.c.attempt)
         .where(
@@ -89,6 +121,8 @@ def ready_rows(
     )
     if parent_id is not None:
         query = query.where(_steps.c.parent_id == parent_id)
+    if without:
+        query = query.where(or_(_steps.c.parent_id.is_(None), _steps.c.parent_id.not_in(without)))
     return list(connection.execute(query).all())
 
 

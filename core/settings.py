@@ -33,6 +33,8 @@ class Settings(BaseModel):
     """Redis for events; the broker's, when the broker is Redis and this is not set."""
     app: str | None = None
     """Import path (`package.module:attribute`) of the Celery app, where it cannot be found by itself."""
+    guards_file: str | None = None
+    """YAML file that attaches guards to edges (docs/guards.md); every process that moves workflows needs it."""
     channel_prefix: str = Field(default="interlock", pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     """Leading part of event channels and of the control queue's name; one per environment that shares a Redis."""
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select, update
 
 from . import approvals
+from .columns import clock
 from .counters import recount
 from .dispatching import LET_GO, begin_attempts
 from .errors import CommandRefused, EntityNotFound, TransitionNotAllowed
-from .flow import Flow
+from .flow import Flow, check_mode
 from .models import WorkflowStep, table_of_model
 from .outcomes import apply_late, retry_now
+from .parallelism import Places
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 from .unit_of_work import Cause
@@ -37,16 +39,18 @@ def pause_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause, mod
     Raises:
         EntityNotFound: The run has no such step.
         TransitionNotAllowed: The step is not running.
-        CommandRefused: The workflow neither executes nor is paused, or the step is a mapped one.
+        CommandRefused: `mode` is not one of `PAUSE_MODES`, the workflow neither executes nor is paused, or the step is a
+            mapped one.
     """
+    check_mode(mode)
     row = _step(unit, key)
     flow = Flow(unit, settings)
+    if (row.spec or {}).get("map") is not None:
+        raise CommandRefused("pause", f"step {key!r} is done by its items ({key}.0, …): pause those, or the workflow")
     if unit.run.status is WorkflowState.PAUSED and row.status == StepState.PAUSED.value:
         unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=cause.actor))
         return
     _require_live(unit, "pause")
-    if row.status == StepState.RUNNING.value and row.task_id is None:
-        raise CommandRefused("pause", f"step {key!r} is done by its items ({key}.0, …): pause those, or the workflow")
     unit.move_step(row.id, StepState.PAUSED, cause, **LET_GO, paused_by=cause.actor)
     if mode != "drain":
         flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
@@ -110,6 +114,8 @@ def decide_step(
 def retry_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause) -> None:
     """Run a failed step of a live workflow again, at once; in a paused one, when it is resumed.
 
+    What was not met before is not asked again: neither its trigger nor its condition.
+
     Raises:
         EntityNotFound: The run has no such step.
         TransitionNotAllowed: The step has not failed.
@@ -122,9 +128,7 @@ def retry_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause) -> 
     if unit.run.status is WorkflowState.PAUSED:
         _store_intent(unit, row, {"kind": "retry", "actor": cause.actor, "reason": cause.reason})
         return
-    _reopen(unit, row)
-    retry_now(unit, settings, [row.id], cause)
-    recount(unit.connection, unit.run.id)
+    _retry(unit, settings, row, cause)
 
 
 def settle_step(unit: UnitOfWork, settings: Settings, key: str, result: Any, cause: Cause) -> None:
@@ -153,9 +157,26 @@ def apply_intent(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]
     if intent["kind"] == "settle":
         _settle(unit, settings, row, intent["result"], cause)
     else:
-        _reopen(unit, row)
-        retry_now(unit, settings, [row.id], cause)
+        _retry(unit, settings, row, cause)
+
+
+def _retry(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cause: Cause) -> None:
+    _reopen(unit, row)
+    here = _steps.c.id == row.id
+    spec = row.spec or {}
+    is_to_be_asked = spec.get("approval") is not None and row.task_id is None
+    if spec.get("map") is None and not is_to_be_asked:
+        if Places(unit.connection, unit.run, without=[row.id]).take(row):
+            retry_now(unit, settings, [row.id], cause)
+        else:  # over a limit: due, and begun by the sweeper when a place is free
+            unit.connection.execute(update(_steps).where(here).values(retry_at=clock(), completed_at=None))
         recount(unit.connection, unit.run.id)
+        return
+    unit.move_steps(StepState.RUNNING, cause, here, started_at=clock(), completed_at=None)
+    recount(unit.connection, unit.run.id)
+    flow = Flow(unit, settings)
+    flow.begin_again(row)
+    flow.finish_run()
 
 
 def _settle(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], result: Any, cause: Cause) -> None:

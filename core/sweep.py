@@ -24,6 +24,7 @@ from .events import Dispatch
 from .flow import ENGINE, Flow
 from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import Failure, retry_now
+from .parallelism import Places
 from .states import StepState, WorkflowState
 from .unit_of_work import Cause, UnitOfWork
 from .verbs import start_run
@@ -248,9 +249,14 @@ class Sweeper:
             unit = UnitOfWork.lock(connection, effects, run_id, emitter=self._database.emitter)
             if unit.run.status is not WorkflowState.EXECUTING:
                 return 0
-            due = connection.scalars(
-                select(_steps.c.id).where(_steps.c.id.in_(step_ids), _steps.c.retry_at <= clock()),
+            rows = connection.execute(
+                select(_steps.c.id, _steps.c.parent_id, _steps.c.spec)
+                .where(_steps.c.id.in_(step_ids), _steps.c.retry_at <= clock())
+                .order_by(_steps.c.retry_at),
             ).all()
+            # A retry that a person asked for may be one too many for a limit; it stays due.
+            places = Places(connection, unit.run, without=[row.id for row in rows])
+            due = [row.id for row in rows if places.take(row)]
             retry_now(unit, self._settings, due, Cause(ENGINE, "retry"))
             unit.finish()
             return len(due)
@@ -324,7 +330,7 @@ class Sweeper:
         )
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        return sum(self._decide_one(row.run_id, row.id) for row in rows)
+        return sum(_tried(row.run_id, partial(self._decide_one, row.run_id, row.id)) for row in rows)
 
     def _decide_one(self, run_id: str, request_id: str) -> bool:
         def work(connection: Connection, effects: Effects) -> bool:

@@ -24,8 +24,10 @@ from .errors import (
     TransitionVetoed,
 )
 from .events import STATE_CHANGING, Effects, EventEmitter, StateChange
-from .guards import GuardContext, find_guard
+from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
+from .guards import GuardContext
 from .models import StateHistory, WorkflowRun, WorkflowStep, table_of_model
+from .states import WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
-    from .states import StepState, WorkflowState
+    from .states import StepState
 
 __all__ = ["Cause", "LockedRun", "UnitOfWork"]
 
@@ -42,6 +44,9 @@ logger = logging.getLogger("interlock.core")
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 _history = table_of_model(StateHistory)
+
+# On the way to executing a run is asked for attached guards whoever moves it: the engine starts what was enqueued for later.
+_STARTING = (WorkflowState.DRAFT, WorkflowState.PLANNING)
 
 _READ_RUN = select(
     _runs.c.id,
@@ -73,7 +78,8 @@ class Cause:
         actor: Stored as `transitioned_by`.
         reason: Stored as `transition_reason`.
         meta: Stored with the history row.
-        vetoable: Whether a listener may stop the move: a caller's or a command's, never what a worker or the engine reports.
+        vetoable: Whether a listener or an attached guard may stop the move: a caller's or a command's, never what a worker or
+            the engine reports.
     """
 
     actor: str
@@ -106,7 +112,12 @@ class LockedRun:
 
 
 class UnitOfWork:
-    """One workflow under its lock. Use it inside a transaction and call `finish` last."""
+    """One workflow under its lock. Use it inside a transaction and call `finish` last.
+
+    Attributes:
+        resuming: Set while a resume applies, one by one, what came during the pause: until all of it is applied, the run
+            neither completes nor waits.
+    """
 
     def __init__(
         self,
@@ -119,7 +130,9 @@ class UnitOfWork:
         self.connection = connection
         self.effects = effects
         self.run = run
+        self.resuming = False
         self._emitter = emitter
+        self._rules = rules_of(connection)
         self._stored = run.counters
 
     @classmethod
@@ -184,7 +197,7 @@ class UnitOfWork:
         source = self.run.status
         if source == target:
             return False
-        self.check_run(target, cause)
+        self._require_run(target, cause, self._rules if cause.vetoable or source in _STARTING else NO_RULES)
         self._announce([self._change(_Subject(WORKFLOW_TABLE.entity_type, self.run.id), source, target, cause)], cause)
         if WORKFLOW_TABLE.is_terminal(target):
             values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
@@ -200,14 +213,18 @@ class UnitOfWork:
         return True
 
     def check_run(self, target: WorkflowState, cause: Cause) -> None:
-        """Raise unless table and guards let the run move to `target` now."""
+        """Raise unless table and guards, attached ones too, let the run move to `target` now."""
+        self._require_run(target, cause, self._rules)
+
+    def _require_run(self, target: WorkflowState, cause: Cause, rules: GuardRules) -> None:
         source = self.run.status
         if not WORKFLOW_TABLE.allows(source, target):
             raise TransitionNotAllowed(**self._run_edge(target))
-        names = WORKFLOW_TABLE.guards.get((source, target), ())
-        if names:
+        if WORKFLOW_TABLE.guards.get((source, target)) or rules.on(
+            WORKFLOW_TABLE.entity_type, source, target, self.run.name
+        ):
             row = self.connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
-            self._check_guards(names, WORKFLOW_TABLE.entity_type, row, target, cause)
+            self._require_guards(WORKFLOW_TABLE.entity_type, row, target, cause, rules)
 
     def _run_edge(self, target: WorkflowState) -> dict[str, Any]:
         return {
@@ -233,7 +250,9 @@ class UnitOfWork:
     ) -> list[StateChange]:
         """Move every step of the run that meets `conditions` and may move to `target`.
 
-        The sources are those of the table, so no edge outside it can be written. Two statements, however many steps.
+        The sources are those of the table, so no edge outside it can be written. Two statements, however many steps; with
+        rules attached to the edge a third reads the steps that they are for. A guard that refuses what a caller or a command
+        asks for refuses all of it; a worker's claim that a guard refuses finds no step, so that it is offered again later.
 
         Args:
             target: The state to move to.
@@ -243,9 +262,26 @@ class UnitOfWork:
 
         Returns:
             The changes, in order of `seq`; empty when no step qualified.
+
+        Raises:
+            GuardRefused: An attached guard did not hold for one of the steps.
+            TransitionVetoed: A listener stopped it.
         """
         sources = [state.value for state in STEP_TABLE.sources(target)]
         where = and_(_steps.c.run_id == self.run.id, _steps.c.status.in_(sources), *conditions)
+        if cause.vetoable:
+            self._require_steps(where, target, cause)
+        elif values.get("claim_token") and not self._may_start(where, target, cause):
+            return []
+        return self._write_steps(where, target, cause, **values)
+
+    def _write_steps(
+        self,
+        where: ColumnElement[bool],
+        target: StepState,
+        cause: Cause,
+        **values: Any,
+    ) -> list[StateChange]:
         self._announce_steps(where, target, cause)
         changes = self._append_steps(where, target, cause)
         if changes:
@@ -267,16 +303,22 @@ class UnitOfWork:
             GuardRefused: A guard did not hold.
             TransitionVetoed: A listener stopped it.
         """
-        row = self.check_step(step_id, target, cause)
+        row = self._required_step(step_id, target, cause, self._rules if cause.vetoable else NO_RULES)
         if row is None:
             return None
-        changes = self.move_steps(target, cause, _steps.c.id == step_id, **values)
+        where = and_(_steps.c.id == step_id, _steps.c.status == row["status"])
+        changes = self._write_steps(where, target, cause, **values)
         if not changes:
             raise TransitionConflict(**_step_edge(row, target))
         return changes[0]
 
     def check_step(self, step_id: str, target: StepState, cause: Cause) -> Mapping[Any, Any] | None:
         """Return the step's row if it may move to `target`, None if it is there already; raise otherwise."""
+        return self._required_step(step_id, target, cause, self._rules)
+
+    def _required_step(
+        self, step_id: str, target: StepState, cause: Cause, rules: GuardRules
+    ) -> Mapping[Any, Any] | None:
         row = (
             self.connection.execute(select(_steps).where(_steps.c.id == step_id, _steps.c.run_id == self.run.id))
             .mappings()
@@ -289,14 +331,25 @@ class UnitOfWork:
             return None
         if not STEP_TABLE.allows(source, target):
             raise TransitionNotAllowed(**_step_edge(row, target))
-        self._check_guards(
-            STEP_TABLE.guards.get((source, target), ()),
-            STEP_TABLE.entity_type,
-            row,
-            target,
-            cause,
-        )
+        self._require_guards(STEP_TABLE.entity_type, row, target, cause, rules)
         return row
+
+    def _require_steps(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> None:
+        """Ask the attached guards about each step that would move; without a rule for the edge nothing is read."""
+        ruled = self._rules.steps_moving_to(target, self.run.name) if self._rules else None
+        if ruled is None:
+            return
+        query = select(_steps).where(where, ruled).order_by(_steps.c.position, _steps.c.key)
+        for row in self.connection.execute(query).mappings().all():
+            self._require_guards(STEP_TABLE.entity_type, row, target, cause, self._rules)
+
+    def _may_start(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> bool:
+        try:
+            self._require_steps(where, target, cause)
+        except GuardRefused as refusal:
+            logger.info("a start is put off: %s", refusal)
+            return False
+        return True
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -315,13 +368,8 @@ class UnitOfWork:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _check_guards(
-        self,
-        names: tuple[str, ...],
-        entity_type: str,
-        row: Mapping[Any, Any],
-        target: str,
-        cause: Cause,
+    def _require_guards(
+        self, entity_type: str, row: Mapping[Any, Any], target: str, cause: Cause, rules: GuardRules
     ) -> None:
         context = GuardContext(
             connection=self.connection,
@@ -333,17 +381,7 @@ class UnitOfWork:
             reason=cause.reason,
             meta=cause.meta,
         )
-        for name in names:
-            if not find_guard(name)(context):
-                table = WORKFLOW_TABLE if entity_type == WORKFLOW_TABLE.entity_type else STEP_TABLE
-                raise GuardRefused(
-                    entity_type=entity_type,
-                    entity_id=row["id"],
-                    from_state=row["status"],
-                    to_state=target,
-                    allowed=table.targets[table.parse(row["status"])],  # type: ignore[index]
-                    guard=name,
-                )
+        require_guards(context, rules, self.run.name)
 
     def _announce(self, changes: list[StateChange], cause: Cause) -> None:
         """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""

@@ -15,7 +15,7 @@ from . import approvals
 from .columns import clock, seconds_after, seconds_between
 from .dispatching import begin_attempts, redispatch_pending
 from .errors import CommandRefused, TransitionNotAllowed
-from .flow import Flow
+from .flow import PAUSE_MODES, Flow, check_mode
 from .models import ApprovalRequest, StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
 from .outcomes import apply_late
 from .states import StepState, WorkflowState
@@ -44,8 +44,6 @@ __all__ = [
     "start_run",
     "store_plan",
 ]
-
-PAUSE_MODES = ("interrupt", "drain", "terminate")
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
@@ -173,8 +171,7 @@ def pause_run(unit: UnitOfWork, settings: Settings, cause: Cause, mode: str = "i
         CommandRefused: `mode` is not one of `PAUSE_MODES`.
         TransitionNotAllowed: The run is not executing.
     """
-    if mode not in PAUSE_MODES:
-        raise CommandRefused("pause", f"mode: {mode!r} is not one of {', '.join(PAUSE_MODES)}", code="invalid")
+    check_mode(mode)
     _require(unit, WorkflowState.EXECUTING, WorkflowState.PAUSED)
     Flow(unit, settings).pause(cause, mode=mode, paused_by=cause.actor)
 
@@ -198,6 +195,7 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         deadline_at=seconds_after(float(paused_s or 0), _runs.c.deadline_at),
     )
     flow = Flow(unit, settings)
+    unit.resuming = True
     by_workflow = (_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
     late = unit.connection.execute(
         select(_steps)
@@ -233,6 +231,7 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
             apply_late(unit, settings, row, cause)
     if unit.run.status is WorkflowState.EXECUTING:
         approvals.apply_stored(flow)
+    unit.resuming = False
     if unit.run.status is WorkflowState.EXECUTING:
         flow.readvance()  # a failure that paused the run has not been counted by those that wait for the step
 

@@ -1,4 +1,4 @@
-"""The table of commands in README.md, made of the command line itself."""
+"""The table of commands in README.md, made of the command line itself, and the client's verbs that it does not have."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from interlock.cli.main import interlock
+from interlock.client.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,13 +15,23 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _WHOLE: Final = 200
+_NOT_VERBS: Final = frozenset({"awatch", "close", "enqueue", "wait"})
+"""Of the client's methods, those that a command is not to be expected for: `run` enqueues and waits."""
 
 
 def render() -> str:
     """The table as Markdown: each command with its arguments, and what it does."""
     context = click.Context(interlock, info_name="interlock")
     rows = [f"| `{usage}` | {what} |" for usage, what in _commands(context)]
-    return "\n".join(["| command | what it does |", "|---|---|", *rows, ""])
+    return "\n".join(["| command | what it does |", "|---|---|", *rows, *_in_python_alone(context), ""])
+
+
+def _in_python_alone(context: click.Context) -> Iterator[str]:
+    verbs = {name for name in dir(Client) if not name.startswith("_") and callable(getattr(Client, name))}
+    missing = sorted(verbs - _NOT_VERBS - {*interlock.list_commands(context)})
+    if missing:
+        yield ""
+        yield f"So far in the Python client alone: {', '.join(f'`{name}`' for name in missing)}."
 
 
 def _commands(context: click.Context) -> Iterator[tuple[str, str]]:

@@ -39,13 +39,13 @@ class Machine:
         title: What moves.
         table: Its edges.
         meanings: For each state, what it means.
-        edges: For each edge, who moves along it and when.
+        edges: For each state and each one after it, who moves there and when.
     """
 
     title: str
     table: TransitionTable[Any]
     meanings: Mapping[Any, str]
-    edges: Mapping[tuple[Any, Any], str]
+    edges: Mapping[Any, Mapping[Any, str]]
 
 
 def machines() -> tuple[Machine, Machine]:
@@ -114,7 +114,7 @@ def _state(machine: Machine, state: Any) -> Iterator[str]:
     yield f"In: from {', '.join(source.value for source in sources)}." if sources else "In: it begins here."
     yield ""
     for target in table.targets[state]:
-        yield f"- → **{target.value}**: {machine.edges[state, target]}"
+        yield f"- → **{target.value}**: {machine.edges[state][target]}"
     if table.is_terminal(state):
         yield "Out: never."
     yield ""

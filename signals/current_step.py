@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
-from interlock.core.errors import InvalidPlan, PayloadTooLarge
+from interlock.core.errors import NotJson, PayloadTooLarge
 from interlock.core.json_values import json_size, plain_json
 from interlock.core.plan import ApprovalSpec
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ApprovalRequested", "CurrentStep", "Decision", "current_step"]
 
 _ASK_AGAIN_AFTER_S = 1.0
+_MAX_PROGRESS_BYTES = 10_000
 
 
 class ApprovalRequested(Ignore):
@@ -81,24 +82,29 @@ class CurrentStep:
         now = time.monotonic()
         if not held.interrupted and now - held.asked_at >= _ASK_AGAIN_AFTER_S:
             held.asked_at = now
-            held.interrupted = self._runtime.bodies.must_stop(held.ref)
+            with held.shield():
+                stop = self._runtime.bodies.must_stop(held.ref)
+            held.interrupted = stop
         return held.interrupted
 
     @property
     def last_checkpoint(self) -> Any:
         """What `checkpoint` stored last, in this attempt or an earlier one; None where there is none."""
-        return self._runtime.bodies.checkpoint(self._held.ref)
+        with self._held.shield():
+            return self._runtime.bodies.checkpoint(self._held.ref)
 
     def checkpoint(self, data: Any) -> None:
         """Store how far the work is, as JSON: a later attempt goes on from `last_checkpoint`.
 
         Raises:
-            InvalidPlan: `data` is not JSON.
+            NotJson: `data` is not JSON.
             PayloadTooLarge: It is over `interlock_max_result_bytes`.
             StepInterrupted: The attempt no longer counts; its work is not wanted.
         """
-        document = _checked(data, self._runtime.settings.max_result_bytes)
-        if not self._runtime.bodies.save_checkpoint(self._held.ref, document):
+        document = _checked("checkpoint", data, self._runtime.settings.max_result_bytes)
+        with self._held.shield():
+            saved = self._runtime.bodies.save_checkpoint(self._held.ref, document)
+        if not saved:
             raise self._superseded()
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
@@ -110,10 +116,14 @@ class CurrentStep:
             message: A few words.
 
         Raises:
+            NotJson: A number is none, or the message is not text.
             StepInterrupted: The attempt no longer counts.
         """
         document = {"done": done, "total": total, "message": None if message is None else message[:500]}
-        if not self._runtime.bodies.save_progress(self._held.ref, _checked(document, 10_000)):
+        document = _checked("progress", document, _MAX_PROGRESS_BYTES)
+        with self._held.shield():
+            saved = self._runtime.bodies.save_progress(self._held.ref, document)
+        if not saved:
             raise self._superseded()
 
     def request_approval(
@@ -143,7 +153,8 @@ class CurrentStep:
         Raises:
             ApprovalRequested: Not decided yet; let it pass.
         """
-        decided = self._runtime.bodies.decision(self._held.ref, name)
+        with self._held.shield():
+            decided = self._runtime.bodies.decision(self._held.ref, name)
         if decided is not None:
             return Decision(approved=decided["approved"], by=decided["by"], comment=decided["comment"])
         spec = ApprovalSpec.model_validate(
@@ -175,11 +186,12 @@ def current_step() -> CurrentStep | None:
     return CurrentStep(header, held, runtime_of(task.app))
 
 
-def _checked(data: Any, limit: int) -> Any:
+def _checked(field: str, data: Any, limit: int) -> Any:
     document, problems = plain_json(data)
     if problems:
-        raise InvalidPlan([f"{''.join(f'[{part!r}]' for part in path) or 'data'}: {text}" for path, text in problems])
+        path, message = problems[0]
+        raise NotJson(f"{field}{''.join(f'[{part!r}]' for part in path)}", message)
     size = json_size(document)
     if size > limit:
-        raise PayloadTooLarge("data", size, limit)
+        raise PayloadTooLarge(field, size, limit)
     return document

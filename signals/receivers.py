@@ -8,8 +8,10 @@ database. A receiver holds no truth: one that fails, or never fires, is made goo
 from __future__ import annotations
 
 import logging
+import time
 import traceback as tracebacks
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -22,14 +24,14 @@ from interlock.core.attempts import AttemptRef, Claim
 from interlock.core.database import is_lost_connection
 from interlock.core.errors import DatabaseBusy, InterlockError
 from interlock.core.json_values import json_size, plain_json
-from interlock.core.outcomes import Failure
+from interlock.core.outcomes import Failure, FailureCause
 from interlock.core.retry import exception_names
 
 from .header import read_header
 from .runtime import runtime_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from celery import Task
 
@@ -51,6 +53,7 @@ logger = logging.getLogger("interlock.receivers")
 
 _HELD = "_interlock_held"
 _TRACEBACK_CHARACTERS = 10_000
+_LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
 
 
 class StepInterrupted(SoftTimeLimitExceeded):
@@ -68,15 +71,35 @@ class Held:
         ref: Which.
         claim: The answer to the claim.
         interrupted: The body was told to stop: what it raises then does not count.
+        soft_limited: A soft signal that is not ours has reached the body: a time limit, or a foreign revoke.
+        begun_at: When the attempt reached this process; monotonic seconds.
         asked_at: When the body last asked whether to stop; monotonic seconds.
         asks: The approval that the body asks for by ending its attempt.
+        shielded: The body is inside `shield`.
+        owed: What a signal would have raised in the body, had it not been shielded.
     """
 
     ref: AttemptRef
     claim: Claim
     interrupted: bool = False
+    soft_limited: bool = False
+    begun_at: float = field(default_factory=time.monotonic)
     asked_at: float = 0.0
     asks: dict[str, Any] | None = None
+    shielded: bool = False
+    owed: SoftTimeLimitExceeded | None = None
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Keep the soft signal out of a block, and raise it behind it: it would tear a transaction and its connection."""
+        self.shielded = True
+        try:
+            yield
+        finally:
+            self.shielded = False
+            if self.owed is not None:
+                owed, self.owed = self.owed, None
+                raise owed
 
 
 def held_attempt(request: Any) -> Held | None:
@@ -91,6 +114,7 @@ def claim_attempt(task: Task[..., Any], task_id: str) -> None:
     if header is None:
         return
     ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
+    begun_at = time.monotonic()
     try:
         runtime = runtime_of(task.app)
         worker = task.request.hostname or "worker"
@@ -98,7 +122,7 @@ def claim_attempt(task: Task[..., Any], task_id: str) -> None:
     except Exception as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
         logger.exception("could not claim %s", task_id)
         claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
-    setattr(task.request, _HELD, Held(ref, claim))
+    setattr(task.request, _HELD, Held(ref, claim, begun_at=begun_at))
 
 
 def report_success(task: Task[..., Any], result: Any) -> None:
@@ -199,16 +223,21 @@ def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trac
     if trace is not None:
         text = trace if isinstance(trace, str) else "".join(tracebacks.format_tb(trace))
         meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
-    if isinstance(exception, SoftTimeLimitExceeded):
-        limits = getattr(task.request, "timelimit", None) or (None, None)
-        # Without a limit of its own, somebody else sent the soft signal: a revoke that is not ours.
-        limited = bool(limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit)
-        return Failure("timeout" if limited else "revoked", message, exception_names(type(exception)), meta)
+    if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
+        # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
+        cause: FailureCause = "timeout" if _ran_into_limit(task, held) else "revoked"
+        return Failure(cause, message, exception_names(type(exception)), meta)
     if isinstance(exception, TimeLimitExceeded):
         return Failure("timeout", message, exception_names(type(exception)), meta)
     if isinstance(exception, WorkerLostError):
         return Failure("worker_lost", message, meta=meta)
     return Failure("error", message, exception_names(type(exception)), meta)
+
+
+def _ran_into_limit(task: Task[..., Any], held: Held) -> bool:
+    limits = getattr(task.request, "timelimit", None) or (None, None)
+    limit_s = limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit
+    return bool(limit_s) and time.monotonic() - held.begun_at > float(limit_s) - _LIMIT_SLACK_S
 
 
 def _report(task: Task[..., Any], held: Held, report: Callable[[], object]) -> None:

@@ -13,6 +13,8 @@ from interlock.core.attempts import Attempts
 from interlock.core.bodies import Bodies
 from interlock.core.database import Database, open_database
 from interlock.core.errors import ConfigurationError
+from interlock.core.guard_rules import NO_RULES, GuardRules
+from interlock.core.guards_file import load_guard_rules
 from interlock.core.settings import Settings
 
 from .dispatch import Dispatcher
@@ -46,14 +48,16 @@ class Runtime:
             broadcasts: False for an app without a broker: the heartbeat finds what is to stop.
 
         Raises:
-            ConfigurationError: No database is configured.
+            ConfigurationError: No database is configured, or the guards file has faults.
         """
         if settings.database_url is None:
             msg = "interlock_database_url is not set: give it in Celery's configuration or as INTERLOCK_DATABASE_URL"
             raise ConfigurationError(msg)
         self.app = app
         self.settings = settings
+        rules = _guard_rules(app, settings)
         self.database: Database = open_database(settings.database_url)
+        self.database.guard_rules = rules
         self.attempts = Attempts(self.database, settings)
         self.bodies = Bodies(self.database, settings)
         if dispatches:
@@ -78,6 +82,14 @@ def events_url(app: Celery, settings: Settings) -> str | None:
         return settings.redis_url
     broker = str(app.conf.broker_url or "")
     return broker if broker.startswith(("redis://", "rediss://", "unix://")) else None
+
+
+def _guard_rules(app: Celery, settings: Settings) -> GuardRules:
+    """The rules of the guards file, whose guards are registered where the app's modules are imported."""
+    if settings.guards_file is None:
+        return NO_RULES
+    app.loader.import_default_modules()
+    return load_guard_rules(settings.guards_file)
 
 
 _runtimes: dict[tuple[int, int], Runtime] = {}

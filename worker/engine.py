@@ -49,7 +49,7 @@ class Engine:
         self._settings = self._runtime.settings
         self._stop = threading.Event()
         self._held: list[str] = []
-        self._draining = False
+        self._alone = False
         self._output = threading.Lock()
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ class Engine:
         try:
             if "held" in message:
                 self._held = [str(task_id) for task_id in message["held"]]
-                self._draining = bool(message.get("last"))
+                self._alone = bool(message.get("last"))
                 self._beat()
             elif "ended" in message:
                 self._ended(message["ended"])
@@ -132,7 +132,7 @@ class Engine:
         failing = False
         while not self._stop.wait(self._settings.sweep_s):
             try:
-                if self._draining:
+                if self._alone:
                     self._renew()  # and tell nobody: MAIN may not read, and a full pipe would stop us
                 swept = sweeper.sweep()
                 if swept:

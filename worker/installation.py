@@ -100,7 +100,10 @@ def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **
     report_failure(sender, exception, traceback)
 
 
-def _on_retry(sender: Any, reason: Any, **_: Any) -> None:
+def _on_retry(sender: Any, reason: Any = None, **_: Any) -> None:
+    supervisor = current_supervisor()
+    if supervisor is not None and supervisor.pool_is_prefork:
+        return  # Celery says so of tasks that it cancels for a shutdown; the supervisor hands them on
     guard.leave()
     report_retry(sender, reason)
 

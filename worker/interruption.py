@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import _state as celery_state
+from celery.exceptions import SoftTimeLimitExceeded
 
+from interlock.signals.header import read_header
 from interlock.signals.receivers import StepInterrupted
 
 if TYPE_CHECKING:
@@ -124,17 +126,20 @@ class BodyGuard:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         meant_for = self._notes.take(os.getpid()) if self._notes is not None else None
         held = self._held
-        if held is not None and held.interrupted:
+        if held is None:
+            # Its claim and its report are no part of a step's body, and must not be torn.
+            if meant_for is None and _in_foreign_task() and callable(self._previous):
+                self._previous(signum, frame)
+            return
+        if held.interrupted or held.soft_limited:
             return  # told once is enough: it may be cleaning up
-        in_body = held is not None and self._on_stack(frame)
-        if meant_for is not None:
-            if held is not None and in_body and held.ref.task_id == meant_for:
-                held.interrupted = True
-                raise StepInterrupted
+        if not self._on_stack(frame) or meant_for not in (None, held.ref.task_id):
             return  # for a body that has ended meanwhile, or has not begun: that one is told again
-        in_foreign_task = held is None and celery_state.get_current_task() is not None
-        if (in_body or in_foreign_task) and callable(self._previous):
-            self._previous(signum, frame)
+        held.interrupted, held.soft_limited = meant_for is not None, meant_for is None
+        stop = StepInterrupted() if held.interrupted else SoftTimeLimitExceeded()
+        if not held.shielded:
+            raise stop
+        held.owed = stop
 
     def _on_stack(self, frame: FrameType | None) -> bool:
         while frame is not None:
@@ -142,6 +147,11 @@ class BodyGuard:
                 return True
             frame = frame.f_back
         return False
+
+
+def _in_foreign_task() -> bool:
+    task = celery_state.get_current_task()
+    return task is not None and read_header(task.request) is None
 
 
 def _in_pool_process() -> bool:

@@ -47,6 +47,7 @@ class Supervisor:
         self._restart_at = 0.0
         self._beat_at = 0.0
         self._told_at: dict[str, float] = {}
+        self._last_held: list[Any] = []
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
@@ -61,6 +62,9 @@ class Supervisor:
                 "this pool cannot interrupt a body that runs: pause in mode interrupt waits for it (drain); use prefork",
             )
         self._start_engine()
+        # Celery's soft and cold shutdowns begin with this call, in a signal handler, and MAIN does not tick during it.
+        wait = self._worker.wait_for_soft_shutdown
+        self._worker.wait_for_soft_shutdown = lambda: (self.stop(), wait())
         self._worker.timer.call_repeatedly(_POLL_S, self.tick)
 
     def tick(self) -> None:
@@ -82,7 +86,10 @@ class Supervisor:
 
     def stop(self) -> None:
         """A shutdown begins: bodies may still finish, and the engine renews their claims until this process ends."""
+        if self._stopping:
+            return
         self._stopping = True
+        self._last_held = _active_steps()
         if self._link is not None:
             self._link.send({"held": self._held_ids(), "last": True})
 
@@ -93,6 +100,12 @@ class Supervisor:
             self._link.close(_ENGINE_STOP_S)
             self._link = None
         self._notes.remove()
+
+    def abandon(self) -> None:
+        """A cold shutdown: bodies that ran when it began have been killed, or will be, unless they have reported."""
+        for request in self._last_held:
+            self.note_end(request, "shutdown", "the worker was shut down")
+        self.close()
 
     def note(self, message: dict[str, Any]) -> None:
         """Hand a piece of news to the engine; it may be lost."""
@@ -211,8 +224,10 @@ class EngineStep(bootsteps.StartStopStep):
             self._supervisor.stop()
 
     def terminate(self, worker: Any) -> None:
-        """Cold shutdown: the same; leases decide about the bodies."""
+        """Cold shutdown: hand the steps on at once, not when their leases end."""
         self.stop(worker)
+        if self._supervisor is not None:
+            self._supervisor.abandon()
 
 
 def import_path(app: Celery) -> str | None:

@@ -71,9 +71,10 @@ class OnFailure(StrEnum):
 
 
 class Trigger(StrEnum):
-    """When a step may start, once all steps that it waits for are settled.
+    """How the steps that it waits for must have ended for a step to start.
 
-    `ANY_FAILED` starts it if at least one of them failed, `ALL_SETTLED` however they ended.
+    `ALL_COMPLETED` and `ALL_SETTLED` wait for all of them, `ANY_FAILED` only for the first failure. A step whose trigger
+    can no longer hold is skipped at once.
     """
 
     ALL_COMPLETED = "all_completed"

@@ -246,6 +246,7 @@ def _state_history() -> None:
         sa.Column("meta", JSON),
         sa.PrimaryKeyConstraint("id", name="pk_state_history"),
         sa.UniqueConstraint("workflow_id", "seq", name="uq_state_history_workflow_id_seq"),
+        sqlite_autoincrement=True,  # the id of an archived row is the id of an event: never given again
     )
     op.create_index(
         "ix_state_history_entity_type_entity_id_id",

@@ -88,14 +88,14 @@ class FakeClient:
         self._called("enqueue", workflow.name, document, key)
         return RUN
 
-    def pause(self, run_id: str, *, reason: str | None = None, mode: str = "interrupt") -> None:
-        self._called("pause", run_id, reason, mode)
+    def pause(self, run_id: str, step: str | None = None, reason: str | None = None, mode: str = "interrupt") -> None:
+        self._called("pause", run_id, step, reason, mode)
         self.run["status"] = "paused"
 
-    def resume(self, run_id: str, *, reason: str | None = None) -> None:
-        self._called("resume", run_id, reason)
+    def resume(self, run_id: str, step: str | None = None, reason: str | None = None) -> None:
+        self._called("resume", run_id, step, reason)
 
-    def cancel(self, run_id: str, *, reason: str | None = None) -> None:
+    def cancel(self, run_id: str, reason: str | None = None) -> None:
         self._called("cancel", run_id, reason)
         self.run["status"] = "cancelled"
 

@@ -8,7 +8,7 @@ import pytest
 from interlock.cli.failures import ServerFailed
 from interlock.core.errors import CommandTimeout, InterlockError, InvalidPlan, NotMigrated, TransitionNotAllowed
 
-from .conftest import RUN
+from .conftest import RUN, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,13 @@ REFUSED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("words", "call", "state"),
     [
-        (("pause", RUN), ("pause", RUN, None, "interrupt"), "paused"),
-        (("pause", RUN, "--mode", "drain", "--reason", "bad feed"), ("pause", RUN, "bad feed", "drain"), "paused"),
-        (("resume", RUN, "--reason", "fixed"), ("resume", RUN, "fixed"), "executing"),
+        (("pause", RUN), ("pause", RUN, None, None, "interrupt"), "paused"),
+        (
+            ("pause", RUN, "--mode", "drain", "--reason", "bad feed"),
+            ("pause", RUN, None, "bad feed", "drain"),
+            "paused",
+        ),
+        (("resume", RUN, "--reason", "fixed"), ("resume", RUN, None, "fixed"), "executing"),
         (("cancel", RUN), ("cancel", RUN, None), "cancelled"),
     ],
     ids=["pause", "pause in a mode", "resume", "cancel"],
@@ -49,6 +53,19 @@ def test_a_verb_is_carried_out_and_answered_with_the_state(
     assert result.stdout == f"run {RUN} is {state}\n"
     client.run["status"] = state
     assert json.loads(cli(*URL, *words, "--json").stdout) == {"run_id": RUN, "status": state}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_verb_on_one_step_is_answered_with_both_states(
+    client: FakeClient,
+    cli: Callable[..., Result],
+    verb: str,
+) -> None:
+    client.run["steps"] = [step_document("pack", "waiting_approval")]
+    result = cli(*URL, verb, RUN, "pack")
+    assert client.calls[0][:3] == (verb, RUN, "pack")
+    assert result.stdout.startswith("step pack is waiting approval, run ")
+    assert json.loads(cli(*URL, verb, RUN, "pack", "--json").stdout)["step_status"] == "waiting_approval"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +94,20 @@ def test_an_error_is_a_message_and_an_exit_code(
     assert "Traceback" not in result.stderr
     if isinstance(error, InterlockError):
         assert str(error) in result.stderr
+
+
+def test_a_database_without_tables_names_the_command_to_run(cli: Callable[..., Result], sqlite_url: str) -> None:
+    result = cli("--database-url", sqlite_url, "list")
+    assert result.exit_code == 1
+    assert "interlock db upgrade" in result.stderr
+
+
+def test_a_database_that_does_not_answer_is_said_in_one_line(cli: Callable[..., Result]) -> None:
+    result = cli("--database-url", "postgresql://nobody:secret@127.0.0.1:1/none", "list")
+    assert result.exit_code == 1
+    assert "--database-url" in result.stderr
+    assert "secret" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_for_programs_an_error_is_a_json_document(client: FakeClient, cli: Callable[..., Result]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from interlock.core.models import StateHistory, StepDependency, WorkflowRun, WorkflowStep
+from interlock.core.models import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep
 
 from .edges import EDGES, TERMINAL
 
@@ -32,9 +32,11 @@ def faults(database: Database) -> list[str]:
         steps = _by(connection.execute(select(WorkflowStep.__table__)).all(), "run_id")
         history = _by(connection.execute(select(StateHistory.__table__)).all(), "workflow_id")
         edges = _by(connection.execute(select(StepDependency.__table__)).all(), "run_id")
+        requests = _by(connection.execute(select(ApprovalRequest.__table__)).all(), "run_id")
     found = []
     for run in runs:
-        plan = _Plan(run, steps[run.id], edges[run.id])
+        ever_failed = {row.entity_id for row in history[run.id] if row.to_state == "failed"}
+        plan = _Plan(run, steps[run.id], edges[run.id], requests[run.id], ever_failed)
         found += _replay(run, plan.steps, sorted(history[run.id], key=lambda row: row.seq))
         found += plan.faults()
     return found
@@ -88,8 +90,17 @@ def _move(run: Row[Any], states: dict[str, str], row: Row[Any]) -> Iterator[str]
 class _Plan:
     """One run's steps, and what their counters and timers ought to be."""
 
-    def __init__(self, run: Row[Any], steps: Sequence[Row[Any]], edges: Sequence[Row[Any]]) -> None:
+    def __init__(
+        self,
+        run: Row[Any],
+        steps: Sequence[Row[Any]],
+        edges: Sequence[Row[Any]],
+        requests: Sequence[Row[Any]],
+        ever_failed: set[str],
+    ) -> None:
         self.run = run
+        self.requests = requests
+        self.ever_failed = ever_failed
         self.steps = {step.id: step for step in steps}
         self.upstream: dict[str, list[Row[Any]]] = defaultdict(list)
         for edge in edges:
@@ -99,6 +110,9 @@ class _Plan:
         open_steps = sum(not _settled(step) for step in self.steps.values())
         if self.run.open_steps != open_steps:
             yield f"{self.run.id}: open_steps is {self.run.open_steps}, {open_steps} are not settled"
+        if self.requests:  # a step that was moved by hand asks nobody
+            yield from self._asked()
+        yield from self._places()
         if self.run.status in TERMINAL["workflow_run"]:
             yield from self._leftovers(open_steps)
         if self.run.status == "completed":
@@ -112,6 +126,34 @@ class _Plan:
             yield from self._forgotten()
             if not open_steps:
                 yield f"{self.run.id}: executes although every step is settled"
+
+    def _asked(self) -> Iterator[str]:
+        """A step that waits for a person has one request that has not taken effect, and no other step has one."""
+        waiting = Counter(step.id for step in self.steps.values() if step.status == "waiting_approval")
+        if self.run.waiting_steps != waiting.total():
+            yield f"{self.run.id}: waiting_steps is {self.run.waiting_steps}, {waiting.total()} wait for a person"
+        asking = Counter(row.step_id for row in self.requests if row.decision != "closed" and not row.applied)
+        ended = self.run.status in TERMINAL["workflow_run"]
+        undecided = [row for row in self.requests if row.decision is None]
+        if (ended and undecided) or (not ended and asking != waiting):
+            yield f"{self.run.id}: is {self.run.status}, steps that ask: {asking}, steps that wait: {waiting}"
+
+    def _places(self) -> Iterator[str]:
+        """No limit on parallel work is exceeded."""
+        if self._held() > (self.run.max_parallel or len(self.steps)):
+            yield f"{self.run.id}: {self._held()} steps are in work, over {self.run.max_parallel}"
+        for step in self.steps.values():
+            limit = ((step.spec or {}).get("map") or {}).get("max_parallel")
+            if limit is not None and self._held(step.id) > limit:
+                yield f"{step.key}: {self._held(step.id)} of its items are in work, over {limit}"
+
+    def _held(self, parent_id: str | None = None) -> int:
+        """How many steps are in work, of the run or of the items of one step."""
+        return sum(
+            step.status in ("pending", "running") and step.task_id is not None
+            for step in self.steps.values()
+            if parent_id in (None, step.parent_id)
+        )
 
     def _leftovers(self, open_steps: int) -> Iterator[str]:
         if open_steps:
@@ -130,14 +172,16 @@ class _Plan:
     def _trigger(self, step: Row[Any]) -> Iterator[str]:
         """A step that has started had the right to: how its dependencies have ended cannot take it back."""
         ends = [up.status if _settled(up) else "open" for up in self.upstream[step.id]]
+        # A failed step that a person tried again or settled has been failed, and settled, for those who started then.
+        failed_once = any(up.id in self.ever_failed for up in self.upstream[step.id])
         right = {
             "all_completed": all(end == "completed" for end in ends),
-            "all_settled": "open" not in ends,
-            "any_failed": "failed" in ends,
+            "all_settled": "open" not in ends or failed_once,
+            "any_failed": "failed" in ends or failed_once,
         }[(step.spec or {}).get("trigger", "all_completed")]
         if step.attempt and not right:
             yield f"{step.key}: has started, its dependencies are {ends}"
-        if step.status == "skipped" and right and "when" not in step.spec:
+        if step.status == "skipped" and right and "when" not in step.spec and not failed_once:
             yield f"{step.key}: was skipped, its dependencies are {ends}"
 
     def _counters(self, step: Row[Any]) -> Iterator[str]:
@@ -149,10 +193,23 @@ class _Plan:
 
     def _forgotten(self) -> Iterator[str]:
         for step in self.steps.values():
-            waits_for_steps = step.status == "pending" and any(not _settled(up) for up in self.upstream[step.id])
+            waits_for_steps = any(not _settled(up) for up in self.upstream[step.id]) and (
+                step.status == "pending" or "map" in step.spec
+            )
             waits_for_people = step.status == "waiting_approval" or step.paused_by is not None
-            if not (_settled(step) or waits_for_steps or waits_for_people or step.due_at is not None):
+            waits = waits_for_steps or waits_for_people or self._waits_for_a_place(step)
+            if not (_settled(step) or waits or step.due_at is not None):
                 yield f"{step.key}: is {step.status} and nothing will ever move it"
+
+    def _waits_for_a_place(self, step: Row[Any]) -> bool:
+        """Whether a limit on parallel work keeps a ready step from starting, and somebody is there to give up a place."""
+        if step.status != "pending" or step.attempt:
+            return False
+        keeping = [other for other in self.steps.values() if other.task_id is not None and not _settled(other)]
+        siblings = [other for other in keeping if other.parent_id == step.parent_id]
+        limit = (step.spec.get("each") or {}).get("max_parallel")
+        full = self.run.max_parallel is not None and len(keeping) >= self.run.max_parallel
+        return full or (limit is not None and len(siblings) >= limit)
 
 
 def _settled(step: Row[Any]) -> bool:

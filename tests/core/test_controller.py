@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from interlock.core import Database
     from interlock.core.sweep import Sweeper
 
     from .rows import Rows
@@ -362,7 +361,7 @@ def test_no_method_shows_or_moves_anything_of_another_session(
         with pytest.raises(RunNotFound):
             call()
     assert mine.get_workflow_status(run_id) is None
-    assert not (mine.can_pause(run_id) or mine.can_resume(run_id) or mine.can_cancel(run_id))
+    assert [mine.can_pause(run_id), mine.can_resume(run_id), mine.can_cancel(run_id)] == [False] * 3
     assert (rows.count(), rows.run(run_id)) == before
     assert theirs.can_cancel(run_id)
 

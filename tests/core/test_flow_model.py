@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
     from interlock.core.attempts import AttemptRef
-    from interlock.core.events import Dispatch
 
 OPERATIONS = 30
 CONDITIONS = {None: "abs(input.text) > `0`", False: "input.no", True: "input.yes"}
@@ -122,17 +121,13 @@ class World:
         self.compare()
 
     def _claim(self, index: int) -> None:
-        message: Dispatch = self.worker.queue[index]
-        expected = self.model.claimable(message.key, message.attempt)
-        ref = self.worker.take(message.key)
-        claim = self.worker.attempts.claim(ref, "worker@1")
-        # `take` gives the oldest message of the step, which may be another attempt's.
+        key = self.worker.queue[index].key
+        ref, claim = self.worker.offer(key)
         attempt = int(ref.task_id.rpartition(".")[2])
-        expected = self.model.claimable(message.key, attempt)
-        assert claim.granted is expected, claim.reason
+        assert claim.granted is self.model.claimable(key, attempt), claim.reason
         if claim.granted:
-            self.model.claim(message.key)
-            self.bodies.append((message.key, attempt, ref))
+            self.model.claim(key)
+            self.bodies.append((key, attempt, ref))
 
     def _believed(self, body: tuple[str, int, AttemptRef]) -> bool:
         """Whether the body is the one that the step knows of, as its holder or as the one it waits for."""

@@ -74,16 +74,14 @@ def test_cancelling_a_thousand_steps_is_one_transaction(
     assert set(rows.states(run_id).values()) == {"cancelled"}
 
 
+@pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)  # the statements are the same on both
 def test_a_run_of_ten_thousand_steps_is_moved_by_a_constant_number_of_statements_per_thousand(
     session: Session,
     worker: WorkerDouble,
     database: Database,
     settings: Settings,
-    request: pytest.FixtureRequest,
 ) -> None:
     """Ten times the steps may take ten times the statements; most verbs take the same few."""
-    if "postgresql" in request.node.name:
-        pytest.skip("the statements are the same on both; SQLite is quicker to fill")
     controller = WorkflowController(session, settings=settings)
     taken = _statements(controller, worker, database, 10 * STEPS)
     assert max(taken.values()) <= 30

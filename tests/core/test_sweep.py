@@ -17,7 +17,7 @@ from interlock.core.settings import Settings
 from interlock.core.sweep import Sweeper, Swept
 from interlock.core.unit_of_work import UnitOfWork
 
-from .rows import counted, step, steps
+from .rows import Rows, counted, step, steps
 from .worker_double import WorkerDouble
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
 
-    from .rows import Rows
-
 DEADLINE_S = 30
+OTHER = "another-token"
 
 
 def _enqueue(controller: WorkflowController, *keys: str, **options: object) -> str:
@@ -146,7 +145,7 @@ def test_a_batch_of_lost_messages_is_one_statement_whatever_its_size(
     worker.queue.clear()
     with counted(unchecked_database.engine) as statements:
         assert sweeper.redispatch(10) == 10
-    assert len(statements) == 3
+    assert len(statements) <= 2  # SQLite begins in a statement of its own
     assert len(worker.queue) == 10
     assert sweeper.redispatch(10) == 10
     assert sweeper.redispatch(10) == 5
@@ -208,7 +207,7 @@ def test_a_lease_of_a_step_that_was_moved_by_hand_is_not_taken_for_a_lost_worker
     run_id = _enqueue(controller, "a", "b")
     worker.claim("a")
     StateMachine(session, "workflow_step").transition_to(rows.step(run_id, "a").id, "cancelled")
-    rows.set_step(run_id, "a", claim_token="t", lease_until=rows.step(run_id, "a").created_at)
+    rows.set_step(run_id, "a", claim_token=OTHER, lease_until=rows.step(run_id, "a").created_at)
     assert not sweeper.sweep()
     controller.cancel_workflow(run_id)
     rows.set_step(run_id, "a", claim_token=None, lease_until=None)
@@ -219,12 +218,12 @@ def test_one_run_in_trouble_does_not_keep_the_others_from_being_swept(
     controller: WorkflowController,
     sweeper: Sweeper,
     worker: WorkerDouble,
-    rows: Rows,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Archived between the scan and the lock, or moved by a newer version."""
     options = {"retry": {"max_attempts": 2, "initial_delay_s": 60.0}}
+    rows = Rows(sweeper._database)
     runs = [_enqueue(controller, "a", "b", **options) for _ in range(3)]
     for run_id in runs:
         worker.run_failing("a")
@@ -304,9 +303,9 @@ def test_sweepers_at_once_act_once(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
-    settings: Settings,
 ) -> None:
     """Four threads with a database each, released together, over every kind of due row."""
+    settings = Settings()
     run_id = _enqueue(controller, "lost", "dead", "retry", retry={"max_attempts": 2, "initial_delay_s": 0.0})
     later = {"max_attempts": 2, "initial_delay_s": 60.0}
     other = _enqueue(controller, "again", "idle", retry=later)
@@ -348,7 +347,6 @@ def test_a_sweeper_that_acts_on_a_stale_read_changes_nothing(
     worker: WorkerDouble,
     rows: Rows,
     unchecked_database: Database,
-    settings: Settings,
 ) -> None:
     """Between its scan and its lock the heartbeat came."""
     run_id = _enqueue(controller, "a")
@@ -368,6 +366,7 @@ def test_a_sweeper_that_acts_on_a_stale_read_changes_nothing(
         ).one()
     from interlock.core.leases import renew_leases  # noqa: PLC0415 - only here
 
+    settings = Settings()
     renew_leases(unchecked_database, settings, [ref.task_id])
     assert sweeper._expire(stale) is False
     assert Attempts(unchecked_database, settings).complete(ref, 1) is Report.RECORDED

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from examples.stdlib_audit.workflow import workflow as audit
+from interlock.core.plan import StepSpec
 from tests.processes import spawn, tail, wait_until
+from tests.servers import ROOT
 
-from .reading import ROOT, blocks
+from .reading import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _README: Final = ROOT / "README.md"
 _EXAMPLE_LINES: Final = 20
 _READY_S: Final = 60.0
+_TYPED_S: Final = 60.0
 _STOP_S: Final = 30.0
 
 _EXAMPLE, _CLIENT = blocks(_README, "python")
@@ -60,12 +63,33 @@ def _python(code: str, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
+def _type(script: str, cwd: Path) -> tuple[int, str]:
+    """Run the lines in a shell that stops at the first one that fails; nothing of it is left behind."""
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    shell = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = shell.communicate(timeout=_TYPED_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        output, _ = shell.communicate()
+        output += "\nit did not end in time"
+    return shell.returncode, output
+
+
 @pytest.fixture
 def server(shop: Path) -> Iterator[dict[str, str]]:
     """The first terminal: `interlock dev` as the README has it; yields where its servers are."""
     log = shop / "first-terminal.log"
     program, *arguments = _DEV.split()
-    command = [Path(sys.executable).with_name(program), *arguments]
+    command: list[str | Path] = [Path(sys.executable).with_name(program), *arguments]
     process = spawn(command, log=log, cwd=shop, parent_gone=signal.SIGTERM, env=_environment())
     try:
         wait_until(lambda: process.poll() is not None or "ready:" in tail(log), _READY_S, "`interlock dev` is ready")
@@ -86,18 +110,10 @@ def test_the_example_is_short_and_its_plan_is_valid(shop: Path) -> None:
 
 def test_the_quick_start_works_as_it_is_typed(shop: Path, server: dict[str, str]) -> None:
     """Every line of the second terminal is typed; the run that is paused on the way completes after its resume."""
-    typed = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", _SECOND_TERMINAL],  # noqa: S607 - the shell of whoever runs it
-        cwd=shop,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert typed.returncode == 0, typed.stdout + typed.stderr
-    for shown in ("the printer is out of paper", "parcel-8 is on its way, 5 paid", "2", "is paused", "is executing"):
-        assert shown in typed.stdout
+    code, output = _type(_SECOND_TERMINAL, shop)
+    assert code == 0, output
+    for shown in ("is paused", "the printer is out of paper", "is executing", "parcel-8 is on its way, 5 paid"):
+        assert shown in output
     printed = _python(
         _CLIENT, shop, INTERLOCK_DATABASE_URL=server["database_url"], CELERY_BROKER_URL=server["broker_url"]
     )
@@ -108,3 +124,10 @@ def test_the_quick_start_works_as_it_is_typed(shop: Path, server: dict[str, str]
 def test_the_demo_has_as_many_steps_as_the_readme_says() -> None:
     [number] = re.findall(r"standard library in (\d+) steps", _README.read_text(encoding="utf-8"))
     assert len(audit.plan.steps) == int(number)
+
+
+def test_what_a_step_can_say_is_what_the_plan_reads() -> None:
+    said = _README.read_text(encoding="utf-8").partition("What a step can say")[2].partition("The\nrunning body")[0]
+    names = set(re.findall(r"`(\w+)`", said))
+    assert names
+    assert names <= set(StepSpec.model_fields)

@@ -27,7 +27,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=True,
     broker_connection_retry_on_startup=True,
-    interlock_app=os.environ.get("TEST_ENGINE_APP"),
+    worker_soft_shutdown_timeout=float(os.environ.get("TEST_SOFT_SHUTDOWN_S", "0")),
 )
 install(app)
 

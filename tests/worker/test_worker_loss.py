@@ -41,7 +41,7 @@ def shut(deployment: Deployment) -> Iterator[str]:
 def victim(deployment: Deployment) -> CeleryWorker:
     """A worker of the test's own, with a queue of its own."""
     name = f"victim-{uuid4().hex[:8]}"
-    return deployment.worker(name, concurrency=2, args=("--queues", name), TEST_QUEUE=name)
+    return deployment.worker(name, concurrency=2, args=("--queues", name))
 
 
 def _queue_of(worker: CeleryWorker) -> str:
@@ -55,18 +55,16 @@ def test_another_worker_finishes_what_a_killed_one_held(
 ) -> None:
     """SIGKILL of MAIN while its bodies run: their leases run out, the survivor's sweeper retries them; no one intervenes."""
     victim = deployment.worker("victim", concurrency=2)
-    keys = [f"s{number}" for number in range(4)]
+    keys = [f"s{number}" for number in range(8)]
     run_id = deployment.enqueue(*(held(key, shut, key, retry=SOON) for key in keys))
-    ids = deployment.begun(run_id, keys)
-    lost = [key for key, row in deployment.steps(run_id).items() if row.claimed_by == victim.node]
-    assert len(lost) == 2
+    wait_until(lambda: len(_bodies(deployment, run_id, victim)) == 2, DEADLINE_S, "the victim holds two bodies")
+    lost = _bodies(deployment, run_id, victim)
     victim.kill()
-    for key in lost:
-        deployment.ledger.wait_for(ids[key], "begin", times=1)
     deployment.ledger.open_gate(shut)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     for key, row in deployment.steps(run_id).items():
         assert deployment.moves(run_id, key).count("failed") == row.losses == (key in lost)
+        assert deployment.ledger.of(row.id) == ["begin"] * (key in lost) + ["begin", "end"]
     reasons = {row.transition_reason for row in deployment.history(run_id, lost[0]) if row.to_state == "failed"}
     assert reasons == {"worker lost"}
     assert survivor.running
@@ -184,6 +182,37 @@ def test_a_cold_shutdown_hands_its_steps_on_and_counts_nothing(
     assert deployment.ledger.of(step_id) == ["begin", "begin", "end"]
     successor.terminate()
     assert survivor.running
+
+
+def test_a_soft_shutdown_longer_than_the_lease_loses_no_step(
+    deployment: Deployment,
+    survivor: CeleryWorker,
+    shut: str,
+) -> None:
+    """MAIN sleeps while it waits for the bodies, so that the engine has to renew their claims by itself."""
+    name = f"soft-{uuid4().hex[:8]}"
+    victim = deployment.worker(name, concurrency=1, args=("--queues", name), TEST_SOFT_SHUTDOWN_S="10")
+    run_id = deployment.enqueue(held("a", shut, "done", queue=name))
+    deployment.begun(run_id)
+    os.kill(victim.pid, signal.SIGQUIT)
+    wait_until(lambda: "Initiating Soft Shutdown" in victim.output, DEADLINE_S, "the shutdown begins")
+    lease = deployment.step(run_id).lease_until
+    wait_until(
+        lambda: (deployment.step(run_id).lease_until - lease).total_seconds() > 3,
+        DEADLINE_S,
+        "more than a lease's time of heartbeats",
+    )
+    deployment.ledger.open_gate(shut)
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+    assert deployment.step(run_id).attempt == 1
+    victim.kill()
+    assert survivor.running
+
+
+def _bodies(deployment: Deployment, run_id: str, worker: CeleryWorker) -> list[str]:
+    """The keys of the steps whose bodies run in a worker."""
+    steps = deployment.steps(run_id).items()
+    return [key for key, row in steps if row.claimed_by == worker.node and deployment.ledger.of(row.id)]
 
 
 def _alive(pids: list[int]) -> list[int]:
