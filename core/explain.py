@@ -15,6 +15,7 @@ from sqlalchemy import and_, case, func, or_, select, true
 from .columns import clock
 from .errors import RunNotFound, StateMachineError
 from .explain_words import KINDS, SILENT_S, Step, deadline, more, nothing, of_run, of_step, silent_engine, summary
+from .guard_rules import rules_of
 from .models import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
@@ -270,7 +271,7 @@ def _ready_since(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
 
 def _refusal_of_claim(connection: Connection, run: Row[Any], row: Row[Any]) -> str | None:
     """The guard that would refuse a worker's claim of the step now."""
-    if (row.kind, row.status) != ("queued", StepState.PENDING):
+    if (row.kind, row.status) != ("queued", StepState.PENDING) or not rules_of(connection):
         return None
     try:
         UnitOfWork.peek(connection, run.id).check_step(row.id, StepState.RUNNING, Cause("explain"))

@@ -302,11 +302,11 @@ def _held(step: Step) -> dict[str, Any]:
 def _queued(step: Step) -> dict[str, Any]:
     row = step.row
     since = step.ready_since if row.status == "pending" else (step.since or step.ready_since)
-    where = f"in queue {row.queue} for a worker" if row.queue else "for a worker, in the queue its task is routed to"
-    text = f"Step {row.key} waits {where} since {step.at(since)}, attempt {row.attempt}. "
+    where = f"queue {row.queue}" if row.queue else "the queue its task is routed to"
+    text = f"Step {row.key} waits in {where} for a worker, since {step.at(since)}, attempt {row.attempt}. "
     if step.guard is not None:
         text = f"Guard {step.guard!r} does not let step {row.key} start, ready since {step.at(since)}. "
-    sent = "once" if row.dispatches == 1 else f"{row.dispatches} times"
+    sent = {1: "once", 2: "twice"}.get(row.dispatches, f"{row.dispatches} times")
     text += f"Its message was sent {sent}; unclaimed, it is sent again at {step.at(row.dispatch_check_at)}."
     facts = _of(
         step,

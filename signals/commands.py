@@ -79,7 +79,6 @@ class CommandHandler:
             "retry": self._retry,
             "settle": self._settle,
             "rerun": self._rerun,
-            "dispatch": self._dispatch,
         }
 
     def handle(self, command: Command) -> dict[str, Any]:
@@ -94,6 +93,9 @@ class CommandHandler:
         if command.command in READING:
             with self._database.session() as session:
                 return _outcome(lambda: self._reading[command.command](session, command))
+        if command.command == "dispatch":
+            # A hint from a client that knows no routes: send what is due now, not at the next sweep. Nothing to record.
+            return {"ok": True, "result": Sweeper(self._database, self._settings).redispatch()}
         for attempt in range(_ATTEMPTS):
             try:
                 return self._once(command)
@@ -223,10 +225,6 @@ class CommandHandler:
 
     def _cancel(self, controller: WorkflowController, command: Command) -> None:
         controller.cancel_workflow(_run_id(command), command.reason, command.actor)
-
-    def _dispatch(self, controller: WorkflowController, command: Command) -> int:  # noqa: ARG002 - a verb's signature
-        """A hint from a client that knows no routes: send what is due now, not at the next sweep."""
-        return Sweeper(self._database, self._settings).redispatch()
 
     # --- reading -------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,14 @@ def worker(deployment: Deployment) -> CeleryWorker:
     return deployment.worker("authors", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
 
 
+@pytest.fixture(scope="module")
+def threads(deployment: Deployment) -> str:
+    """The queue of a worker whose bodies run in threads."""
+    options = ("--pool", "threads", "--queues", "threads")
+    deployment.worker("threads", concurrency=3, app=APP, args=options, INTERLOCK_APP=f"{APP}:app")
+    return "threads"
+
+
 @pytest.fixture
 def shut(deployment: Deployment) -> Iterator[str]:
     """A gate that is shut until the test opens it."""
@@ -153,9 +161,12 @@ def test_an_attempt_that_was_replaced_cannot_save(deployment: Deployment, worker
     try:
         runtime = deployment.client._open_runtime()
         sweeper = Sweeper(runtime.database, runtime.settings)
-        wait_until(lambda: sweeper.sweep().lost, DEADLINE_S, "its lease has run out")
-        wait_until(lambda: sweeper.sweep().retried, DEADLINE_S, "it is tried again")
-        deployment.ledger.wait_for(step_id, "begin 2")
+
+        def taken_over() -> bool:
+            sweeper.sweep()
+            return deployment.ledger.of(step_id)[-1:] == ["begin 2"]
+
+        wait_until(taken_over, DEADLINE_S, "its lease runs out and it is tried again")
         deployment.ledger.open_gate(shut)
         deployment.ledger.wait_for(step_id, "superseded")
     finally:
@@ -209,6 +220,29 @@ def test_while_it_drains_a_body_is_not_told_to_stop(deployment: Deployment, shut
     assert deployment.ledger.of(step_id) == ["begin"]
     deployment.client.resume(run_id)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+def test_in_threads_a_body_learns_of_a_stop_by_asking(deployment: Deployment, threads: str, shut: str, verb: str) -> None:
+    """No signal reaches a thread; what the body returns after a pause counts when the run is resumed."""
+    run_id = deployment.enqueue(step("a", "polite", shut, "answer", queue=threads))
+    step_id = deployment.begun(run_id)["a"]
+    getattr(deployment.client, verb)(run_id)
+    deployment.ledger.wait_for(step_id, "asked to stop")
+    if verb == "pause":
+        drained(deployment, run_id)
+        deployment.client.resume(run_id)
+        assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+        assert deployment.client.result(run_id) == {"a": "answer"}
+    assert deployment.ledger.of(step_id) == ["begin", "asked to stop"]
+
+
+def test_in_threads_bodies_side_by_side_know_each_its_own_step(deployment: Deployment, threads: str) -> None:
+    keys = [f"s{number}" for number in range(6)]
+    run_id, status = deployment.run(*(step(key, "walk", 5, 2, "raise", retry=AGAIN, queue=threads) for key in keys))
+    assert status == "completed"
+    assert deployment.client.result(run_id) == {key: [2, 2] for key in keys}
+    assert deployment.run(step("who", "whoami", 1, queue=threads))[1] == "completed"
 
 
 def test_settings_that_the_tests_rely_on_are_real() -> None:
