@@ -12,7 +12,7 @@ from .failures import NoServer
 from .options import Options, Verb
 from .screen import Screen
 
-__all__ = ["completion", "completion_script", "db"]
+__all__ = ["completion", "completion_script", "database_url", "db"]
 
 
 @click.group("db", context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +31,7 @@ def db() -> None:
 @click.option("--revision", default="head", show_default=True, help="How far.")
 def upgrade(options: Options, *, revision: str) -> None:
     """Bring the tables to the revision that this version needs. Safe to run from several places at once."""
-    url = _database_url(options)
+    url = database_url(options)
     migrations.upgrade(url, revision)
     found = migrations.current(url)
     Screen.of(options).done({"revision": found}, f"the database is at revision {found}")
@@ -40,14 +40,14 @@ def upgrade(options: Options, *, revision: str) -> None:
 @db.command("current", cls=Verb, examples=("interlock db current --json",))
 def current(options: Options) -> None:
     """Print the revision of the tables."""
-    found = migrations.current(_database_url(options))
+    found = migrations.current(database_url(options))
     Screen.of(options).done({"revision": found}, found or "none: run `interlock db upgrade`")
 
 
 @db.command("check", cls=Verb, examples=("interlock db check && celery -A shop.application worker",))
 def check(options: Options) -> None:
     """Check that the tables are those that this version needs; the exit code is 1 if not."""
-    migrations.check(_database_url(options))
+    migrations.check(database_url(options))
     Screen.of(options).done({"valid": True}, "the tables are those of this version")
 
 
@@ -72,7 +72,12 @@ def completion_script(command: click.Command, shell: str) -> str:
     return maker(command, {}, "interlock", "_INTERLOCK_COMPLETE").source()
 
 
-def _database_url(options: Options) -> str:
+def database_url(options: Options) -> str:
+    """The URL of the database that the options lead to.
+
+    Raises:
+        NoServer: They lead to none.
+    """
     target = find_target(options) or find_record(options)
     url = None if target is None else target.database_url
     if url is None and target is not None and target.app is not None:

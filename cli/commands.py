@@ -21,10 +21,24 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "watch": "following:watch",
         "history": "reading:history",
         "result": "reading:result",
+        "explain": "explaining:explain",
     },
-    "Act": {"pause": "operating:pause", "resume": "operating:resume", "cancel": "operating:cancel"},
+    "Act": {
+        "pause": "operating:pause",
+        "resume": "operating:resume",
+        "cancel": "operating:cancel",
+        "approve": "deciding:approve",
+        "reject": "deciding:reject",
+        "retry": "deciding:retry",
+        "settle": "deciding:settle",
+        "rerun": "deciding:rerun",
+    },
     "Plans": {"validate": "plans:validate", "graph": "plans:graph"},
-    "Administration": {"db": "administration:db", "completion": "administration:completion"},
+    "Administration": {
+        "db": "administration:db",
+        "verify": "explaining:verify",
+        "completion": "administration:completion",
+    },
 }
 """Heading → command → `module:attribute` in this package."""
 

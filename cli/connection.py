@@ -46,6 +46,12 @@ class Operator(Protocol):
     ) -> list[dict[str, Any]]: ...
     def history(self, id: str, after_seq: int = 0) -> Sequence[StateChange]: ...  # noqa: A002, D102
     def watch(self, id: str, after_seq: int = 0) -> Iterator[StateChange]: ...  # noqa: A002, D102
+    def approve(self, id: str, step: str, comment: str | None = None) -> None: ...  # noqa: A002, D102
+    def reject(self, id: str, step: str, comment: str | None = None) -> None: ...  # noqa: A002, D102
+    def retry(self, id: str, step: str, reason: str | None = None) -> None: ...  # noqa: A002, D102
+    def settle(self, id: str, step: str, result: Any, reason: str) -> None: ...  # noqa: A002, D102
+    def rerun(self, id: str, reason: str | None = None) -> str: ...  # noqa: A002, D102
+    def explain(self, id: str) -> dict[str, Any]: ...  # noqa: A002, D102
     def close(self) -> None: ...  # noqa: D102
 
 

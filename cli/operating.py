@@ -13,7 +13,7 @@ from .screen import Screen
 if TYPE_CHECKING:
     from .connection import Operator
 
-__all__ = ["cancel", "cancel_run", "pause", "pause_run", "resume", "resume_run"]
+__all__ = ["cancel", "cancel_run", "pause", "pause_run", "resume", "resume_run", "tell"]
 
 _reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
 
@@ -33,7 +33,7 @@ def pause_run(
         InterlockError: The run cannot be paused now, or is not there.
     """
     client.pause(run_id, step, reason=reason, mode=mode)
-    _tell(client, run_id, screen, step, f"to let it go on: interlock resume {run_id}{f' {step}' if step else ''}")
+    tell(client, run_id, screen, step, f"to let it go on: interlock resume {run_id}{f' {step}' if step else ''}")
 
 
 def resume_run(
@@ -50,7 +50,7 @@ def resume_run(
         InterlockError: It is not paused, or not there.
     """
     client.resume(run_id, step, reason=reason)
-    _tell(client, run_id, screen, step, f"to follow it: interlock watch {run_id}")
+    tell(client, run_id, screen, step, f"to follow it: interlock watch {run_id}")
 
 
 def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> None:
@@ -60,7 +60,7 @@ def cancel_run(client: Operator, run_id: str, screen: Screen, *, reason: str | N
         InterlockError: It has ended otherwise, or is not there.
     """
     client.cancel(run_id, reason=reason)
-    _tell(client, run_id, screen)
+    tell(client, run_id, screen)
 
 
 @click.command(
@@ -103,7 +103,8 @@ def cancel(options: Options, run_id: str, *, reason: str | None) -> None:
         cancel_run(client, run_id, Screen.of(options), reason=reason)
 
 
-def _tell(client: Operator, run_id: str, screen: Screen, step: str | None = None, advice: str = "") -> None:
+def tell(client: Operator, run_id: str, screen: Screen, step: str | None = None, advice: str = "") -> None:
+    """Print what a run, and one step of it, is now."""
     run = client.status(run_id)
     document = {"run_id": run_id, "status": run["status"]}
     sentence = f"run {run_id} is {_words(run['status'])}"

@@ -11,14 +11,12 @@ from interlock.core.states import StepState, WorkflowState
 
 from .connection import connect
 from .options import Options, Verb
+from .rows import change_row, headlines, run_row, step_row
 from .screen import Column, Screen
-from .wording import ago, as_time, duration, elapsed_s, error_line, moment, state_text
+from .wording import as_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from datetime import datetime
-
-    from interlock.core.events import StateChange
 
     from .connection import Operator
 
@@ -44,7 +42,7 @@ def show_status(client: Operator, run_id: str, screen: Screen, *, every_step: bo
     if screen.as_json:
         screen.document(run)
         return
-    for name, value in _headlines(run, screen.now):
+    for name, value in headlines(run, screen.now):
         screen.line(Text.assemble((f"{name:<9}", "dim"), value))
     steps: list[dict[str, Any]] = run["steps"]
     if not steps:
@@ -59,7 +57,7 @@ def show_status(client: Operator, run_id: str, screen: Screen, *, every_step: bo
         Column("TRY", right=True),
         Column("TIME", right=True),
     ]
-    screen.table([*columns, Column("TASK"), Column("NOTE")], (_step_row(step, screen.now) for step in shown))
+    screen.table([*columns, Column("TASK"), Column("NOTE")], (step_row(step, screen.now) for step in shown))
     if len(shown) < len(steps):
         screen.note(f"{len(steps) - len(shown):,} more steps that wait or are done; --all shows them")
 
@@ -90,7 +88,7 @@ def show_list(
         return
     columns = [Column("RUN", whole=True), Column("NAME"), Column("STATE", whole=True), Column("STEPS", right=True)]
     columns += [Column("CREATED", whole=True), Column("TIME", right=True)]
-    screen.table(columns, (_run_row(run, screen.now) for run in runs))
+    screen.table(columns, (run_row(run, screen.now) for run in runs))
 
 
 def show_history(client: Operator, run_id: str, screen: Screen, *, after_seq: int = 0, last: int | None = None) -> None:
@@ -111,7 +109,7 @@ def show_history(client: Operator, run_id: str, screen: Screen, *, after_seq: in
         return
     columns = [Column("SEQ", right=True, whole=True), Column("TIME", whole=True), Column("STEP", whole=True)]
     columns += [Column("CHANGE", whole=True), Column("BY"), Column("REASON")]
-    screen.table(columns, (_change_row(change) for change in changes))
+    screen.table(columns, (change_row(change) for change in changes))
 
 
 def show_result(client: Operator, run_id: str, screen: Screen, *, step: str | None = None) -> None:
@@ -199,64 +197,6 @@ def result(options: Options, run_id: str, step: str | None) -> None:
     """Print results as JSON: of STEP, or of the steps that no other step waits for."""
     with connect(options) as client:
         show_result(client, run_id, Screen.of(options), step=step)
-
-
-def _headlines(run: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str | Text]]:
-    yield "run", str(run["run_id"])
-    yield "workflow", f"{run['name'] or '(unnamed)'}: {run['task_description'] or 'no description'}"
-    yield "state", state_text(run["status"])
-    if pause := run.get("pause"):
-        draining = f", {pause['draining']} steps still draining" if pause["draining"] else ""
-        yield "paused", f"by {pause['by']} {ago(pause['at'], now)}, mode {pause['mode']}{draining}"
-    if run["error"]:
-        yield "error", Text(error_line(run["error"]), style="red")
-    yield "created", ago(run["created_at"], now)
-    if run["started_at"]:
-        yield "time", duration(elapsed_s(run["started_at"], run["completed_at"], now))
-    yield "steps", _counted(run.get("counts", {}))
-
-
-def _counted(counts: Mapping[str, int]) -> Text:
-    parts = [Text(f"{count:,} ").append_text(state_text(state)) for state, count in counts.items()]
-    return Text(", ").join(parts) if parts else Text("none")
-
-
-def _step_row(step: Mapping[str, Any], now: datetime) -> tuple[str | Text, ...]:
-    took = duration(elapsed_s(step["started_at"], step["completed_at"], now))
-    return (
-        step["key"],
-        state_text(step["status"]),
-        str(step["attempt"] or ""),
-        took,
-        step["task"] or "",
-        _step_note(step),
-    )
-
-
-def _step_note(step: Mapping[str, Any]) -> str | Text:
-    if step["error"]:
-        return Text(error_line(step["error"]), style="red")
-    progress = step.get("progress") or {}
-    if step["status"] == StepState.RUNNING and progress:
-        done = f"{progress.get('done')}/{progress.get('total')}" if progress.get("total") else ""
-        return " ".join(part for part in (done, progress.get("message")) if part)
-    return f"on {step['claimed_by']}" if step["status"] == StepState.RUNNING and step["claimed_by"] else ""
-
-
-def _run_row(run: Mapping[str, Any], now: datetime) -> tuple[str | Text, ...]:
-    took = duration(elapsed_s(run["started_at"], run["completed_at"], now))
-    steps = f"{run['steps_completed']:,}/{run['steps']:,}"
-    return str(run["run_id"]), run["name"] or "", state_text(run["status"]), steps, ago(run["created_at"], now), took
-
-
-def _change_row(change: StateChange) -> tuple[str | Text, ...]:
-    arrow = state_text(change.to_state)
-    if change.from_state is not None:
-        arrow = Text(f"{change.from_state.replace('_', ' ')} → ", style="dim").append_text(arrow)
-    at = moment(change.created_at)
-    time = at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if at else ""
-    step = Text("workflow", style="bold") if change.step_key is None else change.step_key
-    return str(change.seq), time, step, arrow, change.transitioned_by, error_line(change.reason)
 
 
 def _typed_time(option: str, typed: str | None, screen: Screen) -> datetime | None:

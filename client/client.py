@@ -17,6 +17,7 @@ from celery import Celery
 
 from interlock.core.controller import WorkflowController
 from interlock.core.errors import ConfigurationError, InterlockError, RunNotFound
+from interlock.core.guard_rules import attach_rules
 from interlock.core.history import read_changes
 from interlock.core.names import check_name
 from interlock.core.plan import PlanSpec
@@ -206,6 +207,10 @@ class Client(OperatorVerbs):
         start_at: datetime | None,
     ) -> str:
         runtime = self._open_runtime()
+        if not db_session.in_transaction():
+            db_session.begin()  # a session that has done nothing yet: the caller commits here, too
+        if runtime.database.guard_rules:
+            attach_rules(db_session, runtime.database.guard_rules)
         controller = WorkflowController(
             db_session,
             self.session_id,
@@ -259,6 +264,16 @@ class Client(OperatorVerbs):
                 limit=limit,
             ),
         )
+
+    def explain(self, id: str) -> dict[str, Any]:  # noqa: A002 - SPEC's name
+        """Why the run does not move, or what it is doing, in words; see `interlock.core.explain.explain`.
+
+        With the Celery app at hand, or over the control queue, the broker is asked about the queues in which steps wait.
+
+        Raises:
+            RunNotFound: No such run in this session.
+        """
+        return dict(self._call("explain", id))
 
     def history(self, id: str, after_seq: int = 0) -> builtins.list[StateChange]:  # noqa: A002 - SPEC's name
         """Every change of the run behind `after_seq`, in order.
@@ -384,7 +399,8 @@ class Client(OperatorVerbs):
                 self._handler = ControlLink(self.app, self.settings)
             else:
                 runtime = self._open_runtime()
-                self._handler = CommandHandler(runtime.database, self.settings, self._known_tasks())
+                app = self.app if self._dispatches else None
+                self._handler = CommandHandler(runtime.database, self.settings, self._known_tasks(), app)
         return self._handler
 
     def _open_runtime(self) -> Runtime:

@@ -107,6 +107,10 @@ def json_schema() -> dict[str, Json]:
         "description": "The same as timeout_s.",
         "title": "Timeout",
     }
+    for name in ("name", "task_description"):  # a bare plan can be without; a workflow cannot
+        text, _null = schema["properties"][name].pop("anyOf")
+        del schema["properties"][name]["default"]
+        schema["properties"][name] |= text
     schema["properties"]["steps"]["minItems"] = 1
     schema["required"] = ["name", "task_description", "steps"]
     return {

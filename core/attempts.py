@@ -169,10 +169,16 @@ class Attempts:
 
         return self._database.transact(work)
 
-    def revoked(self, ref: AttemptRef, *, terminated: bool, expired: bool) -> Report:
+    def revoked(self, ref: AttemptRef, *, terminated: bool, expired: bool, softly: bool = False) -> Report:
         """Record that a worker's MAIN process has discarded or ended the attempt by a revoke, or its message had expired.
 
         Our own revokes come here too; the step they stopped has moved on, so they change nothing.
+
+        Args:
+            ref: Which attempt.
+            terminated: A signal was sent to its process; otherwise its message was thrown away.
+            expired: The message had expired.
+            softly: The signal was the soft one, so that the body may still run.
         """
 
         def work(connection: Connection, effects: Effects) -> Report:
@@ -191,7 +197,7 @@ class Attempts:
                 )
                 record_failure(unit, self._settings, row, Failure("error", "the message expired"), cause)
             else:
-                apply_external_revoke(unit, self._settings, row, ended=terminated)
+                apply_external_revoke(unit, self._settings, row, ended=terminated and not softly)
             unit.finish()
             return Report.RECORDED
 

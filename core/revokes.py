@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from .columns import clock
-from .dispatching import CLEARED, LET_GO, begin_attempts
+from .dispatching import CLEARED, LET_GO
 from .flow import Flow
 from .models import WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import retry_now
@@ -45,7 +45,7 @@ def apply_external_revoke(
         unit: The run.
         settings: Times.
         row: The step, pending with an attempt or running.
-        ended: The body has ended, so nothing is left to drain.
+        ended: The body has ended, so nothing is left to drain; after the soft signal it may still clean up.
     """
     policy = _policy(unit, row)
     cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
@@ -57,13 +57,10 @@ def apply_external_revoke(
         flow.interrupt_draining(StepState.CANCELLED, "soft", here)
         flow.settled([row.id])
         return
-    pending = _steps.c.status == StepState.PENDING.value
+    unit.move_steps(StepState.RUNNING, cause, here, _steps.c.status == StepState.PENDING.value)
     if policy is OnExternalRevoke.PAUSE:
-        unit.move_steps(StepState.RUNNING, cause, here, pending)
         unit.move_steps(StepState.PAUSED, cause, here, **released, paused_by=REVOKER)
         flow.interrupt_draining(StepState.PAUSED, "soft", here)
-    elif row.status == StepState.PENDING.value:
-        begin_attempts(unit, settings, here, pending)
     else:
         unit.move_steps(StepState.FAILED, cause, here, **released)
         retry_now(unit, settings, [row.id], cause)

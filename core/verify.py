@@ -304,8 +304,8 @@ class _RunCheck:
 
 
 def _counts_as_failed(row: Row[*tuple[Any, ...]]) -> bool:
-    return row.status == StepState.FAILED.value and (row.spec or {}).get("on_failure", "fail") != "continue"
+    return bool(row.status == StepState.FAILED.value and (row.spec or {}).get("on_failure", "fail") != "continue")
 
 
 def _is_open(row: Row[*tuple[Any, ...]]) -> bool:
-    return row.status in _OPEN or (row.status == StepState.FAILED.value and row.retry_at is not None)
+    return bool(row.status in _OPEN or (row.status == StepState.FAILED.value and row.retry_at is not None))

@@ -1,6 +1,7 @@
 """`python -m docs.generate`: writes the parts of the documents that follow from the code. `--check` only compares.
 
-`docs/state-machine.md` is generated whole; README.md has generated tables, each between two comment lines.
+`docs/state-machine.md` and `docs/workflow.schema.json` are generated whole; README.md has generated tables, each between two
+comment lines.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import commands_table, settings_table, state_machine_page
+from . import commands_table, settings_table, state_machine_page, workflow_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,11 @@ def expected() -> Mapping[Path, str]:
     text = readme.read_text(encoding="utf-8")
     for name, table in (("commands", commands_table.render()), ("settings", settings_table.render())):
         text = _with_table(text, name, table)
-    return {ROOT / "docs" / "state-machine.md": state_machine_page.render(), readme: text}
+    return {
+        ROOT / "docs" / "state-machine.md": state_machine_page.render(),
+        ROOT / "docs" / "workflow.schema.json": workflow_schema.render(),
+        readme: text,
+    }
 
 
 def stale() -> list[Path]:

@@ -16,17 +16,20 @@ from sqlalchemy.exc import IntegrityError
 
 from interlock.core.controller import WorkflowController
 from interlock.core.errors import CommandRefused, InterlockError, RunNotFound
+from interlock.core.explain import explain
 from interlock.core.history import read_changes
 from interlock.core.models import ControlCommand, WorkflowRun, table_of_model
 from interlock.core.status import RunFilter, list_runs, run_results
 from interlock.core.sweep import Sweeper
 
+from .broker_facts import add_broker_facts
 from .control import READING, error_document
 from .envelope import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from celery import Celery
     from sqlalchemy.orm import Session
 
     from interlock.core.database import Database
@@ -56,7 +59,22 @@ class _EnqueueArgs(BaseModel):
 class CommandHandler:
     """Carries commands out against one database."""
 
-    def __init__(self, database: Database, settings: Settings, known_tasks: Collection[str] | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        known_tasks: Collection[str] | None,
+        app: Celery | None = None,
+    ) -> None:
+        """Set up a handler.
+
+        Args:
+            database: Where.
+            settings: Limits and times.
+            known_tasks: Names of registered tasks; None where they are not known.
+            app: Asked about queues and workers by `explain`; None where there is no broker, or no routes are known.
+        """
+        self._app = app
         self._database = database
         self._settings = settings
         self._known_tasks = known_tasks
@@ -65,6 +83,7 @@ class CommandHandler:
             "status": self._status,
             "result": self._result,
             "list": self._list,
+            "explain": self._explain,
         }
         self._verbs: dict[str, Callable[[WorkflowController, Command], Any]] = {
             "enqueue": self._enqueue,
@@ -245,10 +264,22 @@ class CommandHandler:
             raise RunNotFound(_run_id(command))
         return status
 
-    def _result(self, session: Session, command: Command) -> dict[str, Any]:
-        self._status(session, command)  # not found, in another session's words
+    def _explain(self, session: Session, command: Command) -> dict[str, Any]:
+        explained = explain(session.connection(), _run_id(command), command.session_id)
+        session.rollback()  # the broker may take a second or two, and needs no transaction
+        return explained if self._app is None else add_broker_facts(self._app, explained)
+
+    def _result(self, session: Session, command: Command) -> Any:
+        status = self._status(session, command)  # not found, in another session's words
         step = command.args.get("step")
-        return run_results(session.connection(), _run_id(command), None if step is None else str(step))
+        results = run_results(session.connection(), _run_id(command), None if step is None else str(step))
+        if step is None:
+            return results
+        if step not in results:
+            states = {each["key"]: each["status"] for each in status["steps"]}
+            msg = f"step {step} is {states[step]} and has no result" if step in states else f"there is no step {step!r}"
+            raise CommandRefused("result", msg, code="no_result")
+        return results[step]
 
     def _list(self, session: Session, command: Command) -> list[dict[str, Any]]:
         args = command.args

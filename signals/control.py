@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 REPLY_PATTERN = r"^interlock\.reply\.[A-Za-z0-9_.-]{1,200}$"
-READING = frozenset({"replay", "status", "result", "list"})
+READING = frozenset({"replay", "status", "result", "list", "explain"})
 
 _VISIBILITY_TIMEOUT_S = 30
 _REPLY_EXPIRES_S = 60.0
@@ -56,6 +56,7 @@ Verb = Literal[
     "status",
     "result",
     "list",
+    "explain",
 ]
 
 

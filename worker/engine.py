@@ -100,7 +100,8 @@ class Engine:
 
     def _revoked(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
-        self._runtime.attempts.revoked(ref, terminated=news["terminated"], expired=news["expired"])
+        how = {name: news[name] for name in ("terminated", "expired", "softly")}
+        self._runtime.attempts.revoked(ref, **how)
 
     def _unknown(self, news: dict[str, Any]) -> None:
         """A worker that does not know the task has dropped the message: let it be sent again, but not for ever."""
@@ -118,7 +119,7 @@ class Engine:
 
     def _consume(self) -> None:
         known = frozenset(name for name in self._app.tasks if not name.startswith("celery."))
-        handler = CommandHandler(self._runtime.database, self._settings, known)
+        handler = CommandHandler(self._runtime.database, self._settings, known, self._app)
         consumer = ControlConsumer(self._app, self._settings, handler, self._stop)
         while not self._stop.is_set():
             try:
@@ -154,9 +155,17 @@ class Engine:
                 os._exit(1)
 
 
+def _import_tasks(app: Celery, modules: list[str]) -> None:
+    for module in modules:
+        try:
+            app.loader.import_task_module(module)
+        except ImportError as error:  # made in MAIN alone; commands that name its tasks are refused
+            logger.warning("cannot import %s, whose tasks the worker knows: %s", module, error)
+
+
 def main(arguments: list[str]) -> int:
-    """Run an engine: `python -m interlock.worker.engine module:app hostname`."""
-    path, hostname = arguments
+    """Run an engine: `python -m interlock.worker.engine module:app hostname module…`; the modules define its tasks."""
+    path, hostname, *modules = arguments
     # Ctrl-C and a service manager's SIGTERM reach the whole group; MAIN decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -164,6 +173,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app: Celery = symbol_by_name(path)
     app.loader.import_default_modules()
+    _import_tasks(app, modules)
     app.finalize()
     try:
         engine = Engine(app, hostname)

@@ -15,7 +15,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["EngineLink", "read_lines"]
 
@@ -27,9 +27,9 @@ _MAX_LINE = 1_000_000
 class EngineLink:
     """MAIN's end: starts the engine process and talks to it without ever waiting."""
 
-    def __init__(self, app_path: str, hostname: str) -> None:
+    def __init__(self, app_path: str, hostname: str, modules: Iterable[str] = ()) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "interlock.worker.engine", app_path, hostname],
+            [sys.executable, "-m", "interlock.worker.engine", app_path, hostname, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or ""},

@@ -18,7 +18,7 @@ from interlock.signals.receivers import (
     report_success,
 )
 
-from .interruption import guard
+from .interruption import SOFT_SIGNAL, guard
 from .step_mixin import wrap_tasks
 from .supervisor import EngineStep, current_supervisor
 
@@ -122,7 +122,14 @@ def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # n
         supervisor.note({"unknown": {**identity, "task_id": id, "task": name}})
 
 
-def _on_revoked(request: Any, *, terminated: bool = False, expired: bool = False, **_: Any) -> None:
+def _on_revoked(
+    request: Any,
+    *,
+    terminated: bool = False,
+    signum: int | None = None,
+    expired: bool = False,
+    **_: Any,
+) -> None:
     """MAIN has discarded a message or ended a body; whether by us or by somebody else, the database knows."""
     supervisor = current_supervisor()
     header = read_header(request)
@@ -135,6 +142,7 @@ def _on_revoked(request: Any, *, terminated: bool = False, expired: bool = False
                     "task_id": request.id,
                     "terminated": bool(terminated),
                     "expired": bool(expired),
+                    "softly": signum == SOFT_SIGNAL,
                 },
             },
         )

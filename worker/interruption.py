@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from interlock.signals.receivers import Held
 
-__all__ = ["BodyGuard", "Notes", "guard"]
+__all__ = ["SOFT_SIGNAL", "BodyGuard", "Notes", "guard"]
 
 SOFT_SIGNAL = signal.SIGUSR1
 _NOTES_VARIABLE = "INTERLOCK_NOTES"

@@ -129,7 +129,8 @@ class Supervisor:
             self._restart_at = float("inf")
             return
         self._restart_at = time.monotonic() + _RESTART_AFTER_S
-        self._link = EngineLink(path, self._worker.hostname)
+        # What `--include` named is known to this process alone.
+        self._link = EngineLink(path, self._worker.hostname, self.app.conf.include)
         self._beat_at = 0.0
 
     # --- heartbeat -----------------------------------------------------------------------------------------------------

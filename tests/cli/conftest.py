@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN = "7d0c2f6e-0000-4000-8000-000000000001"
+OTHER_RUN = "7d0c2f6e-0000-4000-8000-000000000002"
 NOW = datetime.now(UTC)
 
 
@@ -74,6 +75,7 @@ class FakeClient:
         self.changes: list[StateChange] = []
         self.runs: list[dict[str, Any]] = []
         self.results: Any = {}
+        self.explanation: dict[str, Any] = {}
         self.error: Exception | None = None
         self.interrupt_watch = False
         self.calls: list[tuple[str, Any]] = []
@@ -120,6 +122,27 @@ class FakeClient:
         yield from self.history(run_id, after_seq)
         if self.interrupt_watch:
             raise KeyboardInterrupt
+
+    def approve(self, run_id: str, step: str, comment: str | None = None) -> None:
+        self._called("approve", run_id, step, comment)
+
+    def reject(self, run_id: str, step: str, comment: str | None = None) -> None:
+        self._called("reject", run_id, step, comment)
+        self.run["status"] = "cancelled"
+
+    def retry(self, run_id: str, step: str, reason: str | None = None) -> None:
+        self._called("retry", run_id, step, reason)
+
+    def settle(self, run_id: str, step: str, result: Any, reason: str) -> None:
+        self._called("settle", run_id, step, result, reason)
+
+    def rerun(self, run_id: str, reason: str | None = None) -> str:
+        self._called("rerun", run_id, reason)
+        return OTHER_RUN
+
+    def explain(self, run_id: str) -> dict[str, Any]:
+        self._called("explain", run_id)
+        return self.explanation
 
     def close(self) -> None:
         self.closed = True

@@ -11,7 +11,7 @@ from redis import Redis
 from sqlalchemy import select
 
 from interlock import Client, Step, Workflow
-from interlock.core import open_database
+from interlock.core import WorkflowController, open_database
 from interlock.core.models import StateHistory, WorkflowStep
 from interlock.core.settings import Settings
 from tests.servers import ROOT, CeleryWorker, wait_until
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Row
+    from sqlalchemy.orm import Session
 
     from interlock.core.database import Database
     from tests.servers import RedisServer
@@ -89,7 +90,7 @@ class Deployment:
         self.events = events
         self.database_url = database_url
         self.folder = folder
-        self.ledger = Ledger(events.url(3))
+        self.ledger = Ledger(broker.url(3))
         self.database: Database = open_database(database_url)
         self.workers: list[CeleryWorker] = []
         self._stack = ExitStack()
@@ -104,14 +105,14 @@ class Deployment:
             "INTERLOCK_BROKER_URL": self.broker.url(0),
             "INTERLOCK_REDIS_URL": self.events.url(0),
             "INTERLOCK_DATABASE_URL": self.database_url,
-            "TEST_RESULTS_URL": self.events.url(2),
-            "TEST_LEDGER_URL": self.events.url(3),
+            "TEST_RESULTS_URL": self.broker.url(2),
+            "TEST_LEDGER_URL": self.broker.url(3),
             "PYTHONPATH": str(ROOT),
         }
 
     def producer_app(self, **settings: Any) -> Celery:
         """A Celery app that knows the addresses and no task; closed at the end."""
-        app = Celery("producer", broker=self.broker.url(0), backend=self.events.url(2), set_as_current=False)
+        app = Celery("producer", broker=self.broker.url(0), backend=self.broker.url(2), set_as_current=False)
         app.conf.update(
             interlock_database_url=self.database_url,
             interlock_redis_url=self.events.url(0),
@@ -141,22 +142,33 @@ class Deployment:
         **environment: str,
     ) -> CeleryWorker:
         """Start a worker and wait until it is ready, its engine too."""
+        temporary = self.folder / f"{name}-tmp"
+        temporary.mkdir()
         worker = CeleryWorker(
             app,
             log=self.folder / f"{name}.log",
             concurrency=concurrency,
-            env={**self.environment, **environment},
+            env={**self.environment, "TMPDIR": str(temporary), **environment},
             args=args,
             cwd=cwd,
         )
         self.workers.append(worker)
         return worker.start()
 
+    def notes_folder(self, name: str) -> Path:
+        """Where a worker's MAIN leaves the notes for its children."""
+        (folder,) = (self.folder / f"{name}-tmp").glob("interlock-*")
+        return folder
+
     def stop_workers(self) -> None:
         """Shut down warmly whatever still runs."""
         for worker in self.workers:
             if worker.running:
                 worker.terminate()
+
+    def controller(self, session: Session) -> WorkflowController:
+        """A controller in a transaction of the caller's."""
+        return WorkflowController(session, self.client.session_id, settings=self.client.settings)
 
     # --- runs
 

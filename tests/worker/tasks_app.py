@@ -289,3 +289,9 @@ def dies(times: int) -> int:
 def over_time(gate: str) -> None:
     note("begin")
     pass_gate(gate)
+
+
+@app.task(time_limit=1)
+def over_hard_limit(gate: str) -> None:
+    note("begin")
+    pass_gate(gate)

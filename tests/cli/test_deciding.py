@@ -1,0 +1,101 @@
+"""`approve`, `reject`, `retry`, `settle`, `rerun`, `explain`, `verify`: what they ask for and what they print."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import text
+
+from interlock.core import WorkflowController, open_database
+from interlock.core.errors import AlreadyDecided
+
+from .conftest import OTHER_RUN, RUN, step_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+    from .conftest import FakeClient
+
+URL = ("--database-url", "sqlite://")
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("approve", RUN, "pack", "--comment", "ok"), ("approve", RUN, "pack", "ok")),
+        (("reject", RUN, "pack"), ("reject", RUN, "pack", None)),
+        (("retry", RUN, "pack", "--reason", "fixed"), ("retry", RUN, "pack", "fixed")),
+        (("settle", RUN, "pack", '{"n": 1}', "--reason", "by hand"), ("settle", RUN, "pack", {"n": 1}, "by hand")),
+    ],
+    ids=["approve", "reject", "retry", "settle"],
+)
+def test_a_verb_on_a_step_is_carried_out_and_answered_with_its_state(
+    client: FakeClient,
+    cli: Callable[..., Result],
+    words: tuple[str, ...],
+    call: tuple[Any, ...],
+) -> None:
+    client.run["steps"] = [step_document("pack", "running")]
+    result = cli(*URL, *words)
+    assert result.exit_code == 0, result.stderr
+    assert client.calls == [call]
+    assert result.stdout.startswith("step pack is running, run ")
+    assert json.loads(cli(*URL, *words, "--json").stdout)["step_status"] == "running"
+
+
+def test_rerun_prints_the_new_run(client: FakeClient, cli: Callable[..., Result]) -> None:
+    result = cli(*URL, "rerun", RUN, "--json")
+    assert json.loads(result.stdout) == {"run_id": OTHER_RUN, "forked_from": RUN}
+    assert client.calls == [("rerun", RUN, None)]
+
+
+def test_settle_wants_json_and_a_reason(client: FakeClient, cli: Callable[..., Result]) -> None:
+    not_json = cli(*URL, "settle", RUN, "pack", "paid", "--reason", "x")
+    assert not_json.exit_code == 2
+    assert "RESULT" in not_json.stderr
+    assert cli(*URL, "settle", RUN, "pack", "1").exit_code == 2
+    assert client.calls == []
+
+
+def test_a_second_decision_is_told_who_was_first(client: FakeClient, cli: Callable[..., Result]) -> None:
+    client.error = AlreadyDecided("approve", "rejected", "ann")
+    result = cli(*URL, "approve", RUN, "pack")
+    assert result.exit_code == 1
+    assert "already decided: rejected by ann" in result.stderr
+
+
+def test_explain_prints_a_summary_and_the_reasons(client: FakeClient, cli: Callable[..., Result]) -> None:
+    client.explanation = {
+        "run_id": RUN,
+        "status": "paused",
+        "summary": "It is paused.",
+        "reasons": [{"kind": "paused", "step": None, "text": "ann paused it: bad feed"}],
+    }
+    assert cli(*URL, "explain", RUN).stdout == "It is paused.\n  ann paused it: bad feed\n"
+    assert json.loads(cli(*URL, "explain", RUN, "--json").stdout) == client.explanation
+
+
+def test_verify_of_a_sound_database_is_clean_and_of_a_broken_one_exits_with_1(
+    cli: Callable[..., Result],
+    migrated_sqlite_url: str,
+) -> None:
+    database = open_database(migrated_sqlite_url)
+    with database.session() as session:
+        plan = {"task_description": "d", "steps": [{"key": "a", "task": "t"}]}
+        run_id = WorkflowController(session).enqueue_workflow(plan)
+    sound = cli("--database-url", migrated_sqlite_url, "verify")
+    assert sound.exit_code == 0, sound.stderr
+    assert sound.stdout == "1 runs, 1 steps, 4 rows of history: clean\n"
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE workflow_runs SET open_steps = 7"))
+    database.dispose()
+    broken = cli("--database-url", migrated_sqlite_url, "verify", run_id)
+    assert broken.exit_code == 1
+    assert "open_steps is 7" in broken.stdout
+    document = json.loads(cli("--database-url", migrated_sqlite_url, "verify", "--json").stdout)
+    assert document["clean"] is False
+    assert document["findings"] == {"open_steps": 1}
