@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Float, bindparam, cast, insert, select, update
 
+from .cause import Cause
 from .columns import clock, seconds_after
 from .errors import AlreadyDecided, CommandRefused, EntityNotFound
 from .guards import GuardContext, find_guard
@@ -18,7 +19,6 @@ from .models import ApprovalRequest, WorkflowStep, new_id, table_of_model
 from .parallelism import Places
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE
-from .unit_of_work import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
+from .cause import Cause
 from .columns import clock, seconds_after
 from .dispatching import DISPATCH_COLUMNS, dispatch
 from .flow import ENGINE, Flow
@@ -21,7 +22,7 @@ from .models import WorkflowStep, table_of_model
 from .outcomes import Failure, record_failure
 from .revokes import apply_external_revoke
 from .states import StepState, WorkflowState
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

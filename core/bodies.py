@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import JSON, and_, or_, select, update
 
 from . import approvals
+from .cause import Cause
 from .dispatching import CLEARED
 from .flow import Flow
 from .leases import renew_leases
 from .models import ApprovalRequest, WorkflowStep, table_of_model
 from .states import StepState, WorkflowState
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection

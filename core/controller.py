@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from .approvals import APPROVED, REJECTED
+from .cause import Cause
 from .errors import InvalidPlan, PayloadTooLarge, RunNotFound
 from .joining import database_of, deliver_for, read_in, write_in
 from .json_values import json_size, plain_json
 from .models import WorkflowRun, table_of_model
-from .names import check_name
+from .names import check_name, check_text
 from .plan import PlanLimits, validate_plan
 from .rerun import rerun
 from .settings import Settings
 from .states import WorkflowState
 from .status import run_status
 from .step_verbs import decide_step, pause_step, resume_step, retry_step, settle_step
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 from .verbs import NewRun, cancel_run, insert_run, pause_run, resume_run, start_run, store_plan
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class WorkflowController:
         new = self._new(spec, name, task_description, document, meta)
 
         def work(connection: Connection, effects: Effects, joined: bool) -> WorkflowRun:  # noqa: ARG001, FBT001 - `write_in`'s protocol
-            unit = insert_run(connection, effects, new, Cause(transitioned_by, "created"), emitter=self._emitter)
+            unit = insert_run(connection, effects, new, Cause.asked(transitioned_by, "created"), emitter=self._emitter)
             if unit is None:  # only a used idempotency key is not inserted
                 raise AssertionError
             if spec is not None:
@@ -134,11 +135,11 @@ class WorkflowController:
 
     def begin_planning(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Draft → planning: somebody (a person, a Celery task) is making the plan."""
-        self._with(run_id, lambda unit: unit.move_run(WorkflowState.PLANNING, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: unit.move_run(WorkflowState.PLANNING, Cause.asked(transitioned_by, reason)))
 
     def start_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Draft or planning → executing; the steps that wait for nothing are dispatched."""
-        self._with(run_id, lambda unit: start_run(unit, self._settings, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: start_run(unit, self._settings, Cause.asked(transitioned_by, reason)))
 
     def enqueue_workflow(
         self,
@@ -173,7 +174,7 @@ class WorkflowController:
             check_name("idempotency_key", idempotency_key)
         if start_at is not None and start_at.tzinfo is None:
             raise InvalidPlan([f"start_at: {start_at.isoformat()} has no time zone"])
-        cause = _asked(transitioned_by, "enqueued")
+        cause = Cause.asked(transitioned_by, "enqueued")
 
         new = self._new(spec, name, task_description, document, meta)
         new = replace(new, idempotency_key=idempotency_key, start_at=start_at)
@@ -181,7 +182,7 @@ class WorkflowController:
         def work(connection: Connection, effects: Effects, joined: bool) -> str:  # noqa: ARG001, FBT001 - `write_in`'s protocol
             if idempotency_key is not None and (found := self._by_key(connection, idempotency_key)):
                 return found
-            unit = insert_run(connection, effects, new, Cause(transitioned_by, "created"), emitter=self._emitter)
+            unit = insert_run(connection, effects, new, Cause.asked(transitioned_by, "created"), emitter=self._emitter)
             if unit is None:  # another producer came first with the same key
                 return self._by_key(connection, str(idempotency_key)) or ""
             store_plan(unit, spec)
@@ -216,11 +217,11 @@ class WorkflowController:
             TransitionNotAllowed: The run is not executing.
             RunNotFound: No such run in this session (a ValueError).
         """
-        self._with(run_id, lambda unit: pause_run(unit, self._settings, _asked(transitioned_by, reason), mode))
+        self._with(run_id, lambda unit: pause_run(unit, self._settings, Cause.asked(transitioned_by, reason), mode))
 
     def resume_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Resume a paused run: results that came meanwhile count, the other paused steps run again, what waited starts."""
-        self._with(run_id, lambda unit: resume_run(unit, self._settings, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: resume_run(unit, self._settings, Cause.asked(transitioned_by, reason)))
 
     def cancel_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Cancel a run and every unsettled step; a no-op where it is cancelled already.
@@ -229,7 +230,7 @@ class WorkflowController:
             TransitionNotAllowed: The run has completed or failed.
             RunNotFound: No such run in this session (a ValueError).
         """
-        self._with(run_id, lambda unit: cancel_run(unit, self._settings, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: cancel_run(unit, self._settings, Cause.asked(transitioned_by, reason)))
 
     def rerun_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> str:
         """Start a new run of a failed or cancelled one; what had completed is taken over, not run again.
@@ -241,7 +242,7 @@ class WorkflowController:
             CommandRefused: The run has not ended failed or cancelled.
             RunNotFound: No such run in this session.
         """
-        cause = _asked(transitioned_by, reason)
+        cause = Cause.asked(transitioned_by, reason)
 
         def work(connection: Connection, effects: Effects, joined: bool) -> str:  # noqa: ARG001, FBT001 - `write_in`'s protocol
             return rerun(
@@ -268,12 +269,12 @@ class WorkflowController:
         mode: str = "interrupt",
     ) -> None:
         """Pause one running step; it stays paused, also over a resume of the workflow, until `resume_step`."""
-        cause = _asked(transitioned_by, reason)
+        cause = Cause.asked(transitioned_by, reason)
         self._with(run_id, lambda unit: pause_step(unit, self._settings, step, cause, mode))
 
     def resume_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Resume a step that was paused by itself."""
-        self._with(run_id, lambda unit: resume_step(unit, self._settings, step, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: resume_step(unit, self._settings, step, Cause.asked(transitioned_by, reason)))
 
     def approve_step(self, run_id: str, step: str, comment: str | None = None, transitioned_by: str = "user") -> None:
         """Approve what a step asks for.
@@ -295,7 +296,7 @@ class WorkflowController:
             TransitionNotAllowed: The step has not failed.
             CommandRefused: The workflow has ended; the message is the `rerun` command to type.
         """
-        self._with(run_id, lambda unit: retry_step(unit, self._settings, step, _asked(transitioned_by, reason)))
+        self._with(run_id, lambda unit: retry_step(unit, self._settings, step, Cause.asked(transitioned_by, reason)))
 
     def settle_step(
         self,
@@ -307,7 +308,7 @@ class WorkflowController:
     ) -> None:
         """Give a failed step of a live workflow its result by hand; in a paused one, when it is resumed."""
         document = self._checked("result", result, self._settings.max_result_bytes)
-        cause = _asked(transitioned_by, reason)
+        cause = Cause.asked(transitioned_by, reason)
         self._with(run_id, lambda unit: settle_step(unit, self._settings, step, document, cause))
 
     # --- asking --------------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ class WorkflowController:
     # --- inside --------------------------------------------------------------------------------------------------------
 
     def _decide(self, run_id: str, step: str, decision: str, comment: str | None, actor: str) -> None:
-        cause = _asked(actor, comment)
+        cause = Cause.asked(actor, comment)
         self._with(
             run_id,
             lambda unit: decide_step(unit, self._settings, step, decision, cause=cause, comment=comment),
@@ -383,6 +384,12 @@ class WorkflowController:
     ) -> NewRun:
         if task_description is None and spec is not None:
             task_description = spec.task_description
+        if task_description is not None:
+            check_text("task_description", task_description, 100_000)
+        if name is not None:
+            check_text("name", name, 200)
+        if meta is not None:
+            meta = self._checked("meta", meta, self._settings.max_argument_bytes)
         return NewRun(
             session_id=self.session_id,
             name=name or (spec.name if spec is not None else None),
@@ -400,7 +407,3 @@ class WorkflowController:
         query = select(_runs.c.status).where(_runs.c.id == run_id, _runs.c.session_id == self.session_id)
         status = read_in(self._session, lambda connection: connection.scalar(query))
         return None if status is None else WorkflowState(status)
-
-
-def _asked(actor: str, reason: str | None) -> Cause:
-    return Cause(actor, reason, vetoable=True)

@@ -36,6 +36,7 @@ _DRAINING = _steps.c.drain_until > clock()
 DISPATCH_COLUMNS = (
     _steps.c.id,
     _steps.c.key,
+    _steps.c.position,
     _steps.c.task,
     _steps.c.task_id,
     _steps.c.attempt,
@@ -95,7 +96,10 @@ def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:
 
 
 def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
-    """Have the attempts in `rows` published after the commit; one that waits for its predecessor is left to the sweeper."""
+    """Have the attempts in `rows` published after the commit, in the order of the plan.
+
+    One that waits for its predecessor is left to the sweeper.
+    """
     unit.effects.dispatches += [
         Dispatch(
             run_id=unit.run.id,
@@ -109,7 +113,7 @@ def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
             spec=row.spec or {},
             override=row.override,
         )
-        for row in rows
+        for row in sorted(rows, key=lambda row: row.position)
         if row.drain_token is None
     ]
 

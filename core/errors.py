@@ -21,6 +21,7 @@ __all__ = [
     "InterlockError",
     "InvalidName",
     "InvalidPlan",
+    "InvalidText",
     "NotJson",
     "NotMigrated",
     "PayloadTooLarge",
@@ -91,6 +92,19 @@ class InvalidName(InterlockError, ValueError):
     def __init__(self, field: str, value: object) -> None:
         self.field, self.value = field, value
         super().__init__(f"{field}: {value!r} is not a name: use 1 to 200 of A-Z a-z 0-9 _ . -")
+
+
+class InvalidText(InterlockError, ValueError):
+    """A text for people cannot be stored as it is.
+
+    Attributes:
+        field: What was given.
+        detail: What is wrong with it.
+    """
+
+    def __init__(self, field: str, detail: str) -> None:
+        self.field, self.detail = field, detail
+        super().__init__(f"{field}: {detail}")
 
 
 class InvalidPlan(InterlockError, ValueError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, case, func, or_, select, true
 
+from .cause import Cause
 from .columns import clock
 from .errors import RunNotFound, StateMachineError
 from .explain_words import KINDS, SILENT_S, Step, deadline, more, nothing, of_run, of_step, silent_engine, summary
@@ -19,7 +20,7 @@ from .guard_rules import rules_of
 from .models import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -83,7 +83,7 @@ def clock_text(time: datetime) -> str:
 def duration(seconds: float) -> str:
     """A duration in the one unit that matters."""
     for size, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
-        if seconds >= 2 * size:
+        if round(seconds) >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
 

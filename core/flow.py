@@ -12,6 +12,7 @@ from sqlalchemy import JSON, and_, exists, func, or_, select, update
 
 from . import approvals, mapping
 from .advance import DependencyCounts, Readiness, readiness
+from .cause import Cause
 from .columns import clock
 from .context import step_context
 from .counters import UNSETTLED, count_down, count_open, recount
@@ -22,7 +23,6 @@ from .expressions import truthy
 from .models import ApprovalRequest, WorkflowStep, table_of_model
 from .parallelism import Places, ready_rows
 from .states import StepState, WorkflowState
-from .unit_of_work import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,8 +179,8 @@ class Flow:
 
     def refill(self) -> None:
         """Start what a limit has kept waiting, because a place was given back."""
-        if self._executes():
-            self._propagate(self._start_waiting())
+        self._begin_approved()
+        self._propagate(self._start_waiting())
 
     def _join(self, step_ids: Sequence[str]) -> list[str]:
         """Complete mapped steps whose children are settled; returns the ids of those that have settled."""
@@ -223,10 +223,11 @@ class Flow:
     def _propagate(self, settled: Sequence[str]) -> None:
         while settled and self._executes():
             # Not by recursion: with one place, a thousand steps that are not wanted give it back one after the other.
-            settled = self._follow(settled) or (self._start_waiting() if self._is_limited() else [])
+            settled = self._follow(settled) or (self._start_waiting() if self.unit.run.max_parallel is not None else [])
 
     def _follow(self, settled: Sequence[str]) -> list[str]:
         """Move the dependents of steps that have settled; returns the ids of those that have settled at once."""
+        self._begin_approved()
         rows = [row for ids in _chunks(settled) for row in count_down(self.unit.connection, ids)]
         mapped = [
             row for row in rows if row.status == StepState.RUNNING.value and (row.spec or {}).get("map") is not None
@@ -242,15 +243,15 @@ class Flow:
                 now += self._start(ready_rows(self.unit.connection, self.unit.run, row.id))
         return now
 
-    def _is_limited(self) -> bool:
-        return self.unit.run.max_parallel is not None or self.unit.run.waiting_steps > 0
+    def _begin_approved(self) -> None:
+        """Begin what was approved while there was no place for it; before others, since a person asked for it."""
+        if self.unit.run.waiting_steps > 0 and self._executes() and not self.unit.resuming:
+            approvals.apply_stored(self)
 
     def _start_waiting(self) -> list[str]:
-        """Start what waits for a place: approved steps first, then those that are ready."""
+        """Start steps that are ready and wait for a place."""
         if not self._executes() or self.unit.resuming:
             return []
-        if self.unit.run.waiting_steps > 0:
-            approvals.apply_stored(self)
         places = Places(self.unit.connection, self.unit.run)
         without = places.full_parents()
         return self._start(ready_rows(self.unit.connection, self.unit.run, without=without), places)

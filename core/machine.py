@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from .cause import Cause
 from .columns import clock
 from .dispatching import CLEARED, LET_GO
 from .errors import EntityNotFound, RunNotFound, StateMachineError
@@ -14,7 +15,7 @@ from .joining import database_of, deliver_for, read_in, write_in
 from .models import StateHistory, WorkflowRun, WorkflowStep
 from .states import StepState, WorkflowState
 from .transitions import WORKFLOW_TABLE, table_of
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -80,7 +81,7 @@ class StateMachine:
             TransitionConflict: It was moved by others meanwhile.
         """
         target = self._table.parse(new_state)
-        cause = Cause(transitioned_by, reason, meta, vetoable=True)
+        cause = Cause.asked(transitioned_by, reason, meta)
 
         def work(connection: Connection, effects: Effects, joined: bool) -> bool:  # noqa: FBT001 - `write_in`'s protocol
             unit = self._lock(connection, effects, entity_id, joined=joined)

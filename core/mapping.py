@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from .cause import Cause
     from .settings import Settings
-    from .unit_of_work import Cause, UnitOfWork
+    from .unit_of_work import UnitOfWork
 
 __all__ = ["expand", "items_of", "join", "joinable"]
 

@@ -1,4 +1,4 @@
-"""What may be an id, a key or a session: one rule, checked at every door.
+"""What may be an id, a key or a session, and what may be a text for people: checked at every door.
 
 Names end up in Redis channels, broker headers and shell commands, so the alphabet is narrow on purpose.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 
-from .errors import InvalidName
+from .errors import InvalidName, InvalidText
+from .json_values import storable_text
 
-__all__ = ["NAME_PATTERN", "check_name"]
+__all__ = ["NAME_PATTERN", "check_name", "check_text"]
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,200}$"
 
@@ -25,3 +26,18 @@ def check_name(field: str, value: object) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise InvalidName(field, value)
+
+
+def check_text(field: str, value: object, limit: int) -> str:
+    """Return `value` if it is a text that every database stores as it is.
+
+    Raises:
+        InvalidText: It is no string, is over `limit` characters, or holds NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidText(field, f"must be text, not {type(value).__name__}")
+    if len(value) > limit:
+        raise InvalidText(field, f"{len(value):,} characters, over the limit of {limit:,}")
+    if storable_text(value) != value:
+        raise InvalidText(field, "holds NUL or a lone surrogate, which cannot be stored")
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from .cause import Cause
 from .columns import clock, seconds_after
 from .dispatching import CLEARED, begin_attempts
 from .flow import ENGINE, Flow
@@ -12,7 +13,6 @@ from .json_values import storable_text
 from .models import WorkflowStep, table_of_model
 from .retry import GiveUp, Retry, RetryPolicy, decide
 from .states import StepState
-from .unit_of_work import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,11 @@ from .flow import Flow
 from .models import StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from .plan import PlanSpec
 from .states import StepState, WorkflowState
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 from .verbs import NewRun, begin_run, insert_run, store_plan
 
 if TYPE_CHECKING:
+    from .cause import Cause
     from sqlalchemy import Connection
 
     from .events import Effects, EventEmitter

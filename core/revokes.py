@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from .cause import Cause
 from .columns import clock
 from .dispatching import CLEARED, LET_GO
 from .flow import Flow
@@ -16,7 +17,6 @@ from .models import WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import retry_now
 from .plan import OnExternalRevoke
 from .states import StepState
-from .unit_of_work import Cause
 
 if TYPE_CHECKING:
     from sqlalchemy import Row

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select, update
 
 from . import approvals
+from .cause import Cause
 from .columns import clock
 from .counters import recount
 from .dispatching import LET_GO, begin_attempts
@@ -20,7 +21,6 @@ from .outcomes import apply_late, retry_now
 from .parallelism import Places
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
-from .unit_of_work import Cause
 
 if TYPE_CHECKING:
     from sqlalchemy import Row

@@ -17,6 +17,7 @@ from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 
 from . import approvals
 from .attempts import AttemptRef, Attempts
+from .cause import Cause
 from .columns import clock, seconds_after
 from .dispatching import DISPATCH_COLUMNS
 from .errors import InterlockError
@@ -26,7 +27,7 @@ from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, 
 from .outcomes import Failure, retry_now
 from .parallelism import Places
 from .states import StepState, WorkflowState
-from .unit_of_work import Cause, UnitOfWork
+from .unit_of_work import UnitOfWork
 from .verbs import start_run
 
 if TYPE_CHECKING:

@@ -31,13 +31,14 @@ from .states import WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 
 if TYPE_CHECKING:
+    from .cause import Cause
     from collections.abc import Mapping
 
     from sqlalchemy import ColumnElement, Connection, Select
 
     from .states import StepState
 
-__all__ = ["Cause", "LockedRun", "UnitOfWork"]
+__all__ = ["LockedRun", "UnitOfWork"]
 
 logger = logging.getLogger("interlock.core")
 
@@ -68,28 +69,6 @@ _HISTORY_RETURNING = (
     _history.c.attempt,
     _history.c.created_at,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Who moves something, and why.
-
-    Attributes:
-        actor: Stored as `transitioned_by`.
-        reason: Stored as `transition_reason`.
-        meta: Stored with the history row.
-        vetoable: Whether a listener or an attached guard may stop the move: a caller's or a command's, never what a worker or
-            the engine reports.
-    """
-
-    actor: str
-    reason: str | None = None
-    meta: dict[str, Any] | None = None
-    vetoable: bool = False
-
-    def because(self, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:
-        """The same actor with another reason."""
-        return Cause(actor=self.actor, reason=reason, meta=meta, vetoable=self.vetoable)
 
 
 @dataclass(slots=True)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from .cause import Cause
     from .events import Effects, EventEmitter
     from .plan import PlanSpec
     from .settings import Settings
-    from .unit_of_work import Cause
 
 __all__ = [
     "PAUSE_MODES",

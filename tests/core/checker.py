@@ -171,9 +171,10 @@ class _Plan:
 
     def _trigger(self, step: Row[Any]) -> Iterator[str]:
         """A step that has started had the right to: how its dependencies have ended cannot take it back."""
-        ends = [up.status if _settled(up) else "open" for up in self.upstream[step.id]]
+        waited_for = [up for up in self.upstream[step.id] if up.parent_id != step.id]
+        ends = [up.status if _settled(up) else "open" for up in waited_for]
         # A failed step that a person tried again or settled has been failed, and settled, for those who started then.
-        failed_once = any(up.id in self.ever_failed for up in self.upstream[step.id])
+        failed_once = any(up.id in self.ever_failed for up in waited_for)
         right = {
             "all_completed": all(end == "completed" for end in ends),
             "all_settled": "open" not in ends or failed_once,
@@ -205,7 +206,11 @@ class _Plan:
         """Whether a limit on parallel work keeps a ready step from starting, and somebody is there to give up a place."""
         if step.status != "pending" or step.attempt:
             return False
-        keeping = [other for other in self.steps.values() if other.task_id is not None and not _settled(other)]
+        keeping = [
+            other
+            for other in self.steps.values()
+            if not _settled(other) and (other.task_id is not None or other.retry_at is not None)
+        ]
         siblings = [other for other in keeping if other.parent_id == step.parent_id]
         limit = (step.spec.get("each") or {}).get("max_parallel")
         full = self.run.max_parallel is not None and len(keeping) >= self.run.max_parallel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from interlock.core.guards_file import load_guard_rules
 from interlock.core.outcomes import Failure
 from interlock.core.settings import Settings
 from interlock.signals.runtime import Runtime
+from tests.servers import ROOT
 
 from .rows import counted, step, steps
 
@@ -119,6 +121,26 @@ def test_a_file_attaches_guards_for_all_or_by_the_name_of_the_workflow_and_the_s
 def test_a_name_that_yaml_takes_for_a_number_or_a_word_is_a_name(written: Callable[[str], Path]) -> None:
     (rule,) = load_guard_rules(written(GOOD.partition("  - {")[0].replace("nightly-report", "2026"))).all
     assert rule.workflow == "2026"
+
+
+def test_the_example_of_the_documentation_is_one(
+    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "guards.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"```(python|yaml)\n# \S+\n(.*?)```", text, re.DOTALL))
+    monkeypatch.setattr(guards, "_registered", dict(guards._registered))
+    exec(compile(blocks["python"], "docs/guards.md", "exec"), {"__name__": "shop_guards"})  # noqa: S102 - our own page
+    rules = load_guard_rules(written(blocks["yaml"]))
+    assert [(rule.workflow, rule.step, len(rule.guards)) for rule in rules.all] == [
+        ("nightly-report", None, 1),
+        (None, "publish", 1),
+        (None, None, 2),
+    ]
+    broken = blocks["yaml"].replace("planning", "plannning").replace("to: running", "to: completed")
+    with pytest.raises(ConfigurationError) as caught:
+        load_guard_rules(written(broken))
+    for line in re.findall(r"^  guards\.yaml:\d+:(.*?)(?:, …)?$", text, re.MULTILINE):
+        assert line in str(caught.value)
 
 
 def test_an_empty_list_attaches_nothing(written: Callable[[str], Path]) -> None:

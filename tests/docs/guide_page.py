@@ -5,8 +5,8 @@ Run as a script it does so, in the working folder: `python guide_page.py PAGE.md
 - A `python` or `yaml` block that begins with `# name.ext` is that file.
 - Every other `python` block is run, all in one namespace.
 - A `console` block is run by the shell; `$RUN` is the page's `run_id`.
-- What a line prints stands behind it as `# …`, or all that the block prints in the `text` block that follows it. There, `…` stands for
-  what differs from run to run.
+- What a line prints stands behind it as `# …`, or all that the block prints in the `text` block that follows it. There, `…`
+  stands for what differs from run to run.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def test_the_schema_describes_every_field() -> None:
         _document(steps=[{**_STEP, "map": "input.items"}]),
         _document(steps=[{**_STEP, "map": {"over": "input.items", "max_parallel": 2}}]),
         _document(steps=[{"key": "gate", "approval": True}]),
-        _document(steps=[{"key": "gate", "approval": {"approvers": ["eve"], "deadline_s": 60}}, {**_STEP, "after": "gate"}]),
+        _document(
+            steps=[{"key": "gate", "approval": {"approvers": ["eve"], "deadline_s": 60}}, {**_STEP, "after": "gate"}]
+        ),
     ],
 )
 def test_a_document_that_is_a_workflow_pleases_the_schema(

@@ -65,7 +65,7 @@ def _complexity(body: str) -> int:
     return next(cyclomatic_complexity(scope.nodes) for scope in scopes(tree) if scope.qualname == "f")
 
 
-def _json(value: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
+def _json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 

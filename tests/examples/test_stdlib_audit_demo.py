@@ -26,7 +26,7 @@ KIB = 1024
 FIRST = {"seq": 1, "step": None, "from_state": None, "to_state": "draft", "reason": None}
 
 
-def _json(value: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
+def _json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 

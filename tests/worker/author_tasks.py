@@ -237,3 +237,16 @@ def plans(run_id: str, count: int) -> None:
     with Client(app, actor="planner") as client:
         client.set_plan(run_id, Workflow("planned", "What the planner found necessary.", steps))
         client.start(run_id, "planned")
+
+
+# --- what only works when somebody has mended something
+
+
+@app.task
+def needs_open_gate(gate: str) -> str:
+    """Fail as long as the gate is shut."""
+    note("try")
+    with closing(Redis.from_url(os.environ["TEST_LEDGER_URL"])) as redis:
+        if not redis.exists(f"gate:{gate}"):
+            raise RuntimeError(gate)
+    return "mended"

@@ -75,7 +75,9 @@ def test_a_rejection_is_returned_to_the_body_that_asked(deployment: Deployment) 
 
 
 def test_a_rejection_cancels_the_run_where_the_body_said_so(deployment: Deployment) -> None:
-    run_id = asked(deployment, asks("a", "ship", options={"on_reject": "cancel"}), Step("b", task_name("echo"), after="a"))
+    run_id = asked(
+        deployment, asks("a", "ship", options={"on_reject": "cancel"}), Step("b", task_name("echo"), after="a")
+    )
     deployment.client.reject(run_id, "a", "no")
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "cancelled"
     assert {row.status for row in deployment.steps(run_id).values()} == {"cancelled"}
@@ -189,7 +191,9 @@ def test_a_gate_before_a_task_lets_it_run_when_it_is_approved(deployment: Deploy
 
 
 def test_a_gate_without_a_task_needs_no_worker_to_be_decided(deployment: Deployment) -> None:
-    run_id = asked(deployment, Step("a", approval=True), Step("b", task_name("echo"), ({"$expr": "results.a.by"},), after="a"))
+    run_id = asked(
+        deployment, Step("a", approval=True), Step("b", task_name("echo"), ({"$expr": "results.a.by"},), after="a")
+    )
     deployment.client.approve(run_id, "a")
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert deployment.client.result(run_id) == {"b": "tester"}

@@ -62,7 +62,7 @@ def test_a_body_knows_its_run_its_step_and_its_attempt(deployment: Deployment) -
     run_id, status = deployment.run(step("who", "whoami", 1))
     assert status == "completed"
     step_id = deployment.step_id(run_id, "who")
-    assert deployment.client.result(run_id, "who") == {"who": [run_id, step_id, "default", "who", 1]}
+    assert deployment.client.result(run_id) == {"who": [run_id, step_id, "default", "who", 1]}
 
 
 def test_the_idempotency_key_stays_and_the_task_id_changes_over_attempts(deployment: Deployment) -> None:
@@ -178,7 +178,10 @@ def test_an_attempt_that_was_replaced_cannot_save(deployment: Deployment, worker
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("object", "NotJson: checkpoint['deep'][0]: object is not JSON"), ("much", "PayloadTooLarge: checkpoint: 2,000,002")],
+    [
+        ("object", "NotJson: checkpoint['deep'][0]: object is not JSON"),
+        ("much", "PayloadTooLarge: checkpoint: 2,000,002"),
+    ],
 )
 def test_what_cannot_be_saved_fails_the_step_with_the_reason(deployment: Deployment, kind: str, error: str) -> None:
     run_id, status = deployment.run(step("a", "saves_badly", kind))
@@ -214,7 +217,9 @@ def test_while_it_drains_a_body_is_not_told_to_stop(deployment: Deployment, shut
     step_id = deployment.begun(run_id)["a"]
     deployment.client.pause(run_id, mode="drain")
     before = deployment.step(run_id).drain_until
-    wait_until(lambda: (deployment.step(run_id).drain_until - before).total_seconds() > 1.5, DEADLINE_S, "it asks again")
+    wait_until(
+        lambda: (deployment.step(run_id).drain_until - before).total_seconds() > 1.5, DEADLINE_S, "it asks again"
+    )
     deployment.ledger.open_gate(shut)
     drained(deployment, run_id)
     assert deployment.ledger.of(step_id) == ["begin"]
@@ -223,7 +228,9 @@ def test_while_it_drains_a_body_is_not_told_to_stop(deployment: Deployment, shut
 
 
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
-def test_in_threads_a_body_learns_of_a_stop_by_asking(deployment: Deployment, threads: str, shut: str, verb: str) -> None:
+def test_in_threads_a_body_learns_of_a_stop_by_asking(
+    deployment: Deployment, threads: str, shut: str, verb: str
+) -> None:
     """No signal reaches a thread; what the body returns after a pause counts when the run is resumed."""
     run_id = deployment.enqueue(step("a", "polite", shut, "answer", queue=threads))
     step_id = deployment.begun(run_id)["a"]

@@ -185,7 +185,9 @@ def test_a_revoke_before_the_time_limit_is_no_timeout(deployment: Deployment, sh
 # --- what is no revoke of a live attempt
 
 
-@pytest.mark.parametrize("options", [{}, {"terminate": True, "signal": "SIGTERM"}, {"terminate": True, "signal": "SIGUSR1"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"terminate": True, "signal": "SIGTERM"}, {"terminate": True, "signal": "SIGUSR1"}]
+)
 def test_the_id_of_an_old_attempt_changes_nothing(deployment: Deployment, shut: str, options: dict[str, Any]) -> None:
     run_id = deployment.enqueue(held("a", shut, "said"))
     step_id = deployment.begun(run_id)["a"]
@@ -221,7 +223,9 @@ def test_our_own_interrupts_are_not_taken_for_revokes(deployment: Deployment, sh
         deployment.client.resume(run_id)
         deployment.ledger.wait_for(deployment.step_id(run_id), "begin", 2)
     deployment.client.cancel(run_id)
-    wait_until(lambda: deployment.step(run_id).drain_token is None, DEADLINE_S, "its body is ended, softly or after the grace")
+    wait_until(
+        lambda: deployment.step(run_id).drain_token is None, DEADLINE_S, "its body is ended, softly or after the grace"
+    )
     assert REVOKER not in {row.transitioned_by for row in deployment.history(run_id)}
 
 

@@ -80,10 +80,10 @@ def test_a_cancel_wins_over_a_body_that_cannot_be_interrupted(deployment: Deploy
 def test_sqlite_carries_two_hundred_steps_with_two_children(
     worker_redis: tuple[RedisServer, RedisServer], migrated_sqlite_url: str, tmp_path: Path
 ) -> None:
-    steps = [Step(f"s{number}", task_name("echo"), (number,)) for number in range(199)]
-    end = Step("end", task_name("total"), ([step.result for step in steps],), after=steps)
+    steps = [Step(f"s{number}", task_name("echo"), (number,), queue="sqlite") for number in range(199)]
+    end = Step("end", task_name("total"), ([step.result for step in steps],), after=steps, queue="sqlite")
     with Deployment(*worker_redis, migrated_sqlite_url, tmp_path) as deployment:
-        worker = deployment.worker("sqlite", concurrency=2)
+        worker = deployment.worker("sqlite", concurrency=2, args=("--queues", "sqlite"))
         run_id = deployment.enqueue(*steps, end)
         assert deployment.client.wait(run_id, timeout_s=60) == "completed"
         assert deployment.client.result(run_id) == {"end": sum(range(199))}
