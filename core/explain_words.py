@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-__all__ = ["KINDS", "SILENT_S", "Step", "more", "of_run", "of_step", "silent_engine", "summary"]
+__all__ = ["KINDS", "ROUTED_QUEUE", "SILENT_S", "Step", "more", "of_run", "of_step", "silent_engine", "summary"]
 
 SILENT_S: Final = 60.0
 """A timer that is over for so long was seen by no engine: sweeps are seconds apart."""
+
+ROUTED_QUEUE: Final = "the queue its task is routed to"
+"""What is said of a queue that the plan does not name: only the app knows its routes."""
 
 _COUNTED: Final[Mapping[str, str]] = {
     "failed": "failed",
@@ -302,7 +305,7 @@ def _held(step: Step) -> dict[str, Any]:
 def _queued(step: Step) -> dict[str, Any]:
     row = step.row
     since = step.ready_since if row.status == "pending" else (step.since or step.ready_since)
-    where = f"queue {row.queue}" if row.queue else "the queue its task is routed to"
+    where = f"queue {row.queue}" if row.queue else ROUTED_QUEUE
     text = f"Step {row.key} waits in {where} for a worker, since {step.at(since)}, attempt {row.attempt}. "
     if step.guard is not None:
         text = f"Guard {step.guard!r} does not let step {row.key} start, ready since {step.at(since)}. "

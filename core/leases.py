@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 
 from .columns import seconds_after
 from .models import WorkflowRun, WorkflowStep, table_of_model
@@ -75,8 +75,7 @@ def _judge(connection: Connection, task_ids: Sequence[str]) -> Heartbeat:
             _steps.c.task_id,
             _steps.c.drain_task_id,
             _steps.c.status,
-            _steps.c.paused_by,
-            _runs.c.pause_mode,
+            func.coalesce(_steps.c.pause_mode, _runs.c.pause_mode).label("pause_mode"),
         )
         .join(_runs, _runs.c.id == _steps.c.run_id)
         .where(or_(_steps.c.task_id.in_(task_ids), _steps.c.drain_task_id.in_(task_ids))),

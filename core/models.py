@@ -173,8 +173,9 @@ class WorkflowStep(Base):
     drain_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     #: What arrived while paused, to be applied at resume: {"kind": "completed" | "failed" | …}.
     late: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    #: Who paused this step by itself; None when the workflow's pause did.
+    #: Who paused this step by itself, and how its body is to stop; None when the workflow's pause did.
     paused_by: Mapped[str | None] = mapped_column(NAME)
+    pause_mode: Mapped[str | None] = mapped_column(String(20))
 
     #: Messages published for this attempt.
     dispatches: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))

@@ -48,10 +48,11 @@ def pause_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause, mod
     if (row.spec or {}).get("map") is not None:
         raise CommandRefused("pause", f"step {key!r} is done by its items ({key}.0, …): pause those, or the workflow")
     if unit.run.status is WorkflowState.PAUSED and row.status == StepState.PAUSED.value:
-        unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=cause.actor))
+        here = update(_steps).where(_steps.c.id == row.id)
+        unit.connection.execute(here.values(paused_by=cause.actor, pause_mode=mode))
         return
     _require_live(unit, "pause")
-    unit.move_step(row.id, StepState.PAUSED, cause, **LET_GO, paused_by=cause.actor)
+    unit.move_step(row.id, StepState.PAUSED, cause, **LET_GO, paused_by=cause.actor, pause_mode=mode)
     if mode != "drain":
         flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
     flow.finish_run()
@@ -70,7 +71,7 @@ def resume_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause) ->
         raise _not_allowed(row, StepState.RUNNING)
     if row.paused_by is None:
         raise CommandRefused("resume", f"step {key!r} was paused with the workflow: resume the workflow")
-    unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=None))
+    unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=None, pause_mode=None))
     if unit.run.status is WorkflowState.PAUSED:
         return
     flow = Flow(unit, settings)

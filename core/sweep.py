@@ -14,13 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, delete, exists, func, or_, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from . import approvals
 from .attempts import AttemptRef, Attempts
 from .cause import Cause
 from .columns import clock, seconds_after
+from .database import is_lost_connection
 from .dispatching import DISPATCH_COLUMNS
-from .errors import InterlockError
 from .events import Dispatch
 from .flow import ENGINE, Flow
 from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, table_of_model
@@ -395,7 +397,11 @@ def _tried(run_id: str, act: Callable[[], int]) -> int:
     """What `act` did; 0 where it cannot be done to this run, which must not keep the others from being swept."""
     try:
         return act()
-    except InterlockError:
+    except (OperationalError, InterfaceError, PoolTimeout):
+        raise  # the database is away or full: the others would fare no better
+    except Exception as error:  # whatever is stored there, by whichever version
+        if is_lost_connection(error):
+            raise
         logger.exception("could not sweep the workflow %s", run_id)
         return 0
 

@@ -12,6 +12,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from interlock.core.explain_words import ROUTED_QUEUE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -24,8 +26,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("interlock.broker_facts")
 
-_WORKERS_S: Final = 0.8
 _ALL_S: Final = 1.8
+_WORKERS_SHARE: Final = 0.45  # of the time, for workers to answer: all of it is always used
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +52,36 @@ def add_broker_facts(app: Celery, explained: dict[str, Any], *, timeout_s: float
 
     Args:
         app: Its routing tells the queue of a step that names none.
-        explained: Copied, with new reasons in front: `no_worker`, `no_consumer`, `queue` or `no_broker`, each but the last
-            with `queue`, `length` (messages) and `workers` (those that consume it). Without a step that waits in a queue it
-            is returned as it is, and nobody is asked.
-        timeout_s: How long to wait for all answers.
+        explained: Copied, with new reasons: `no_worker`, `no_consumer` or `no_broker` in front, `queue` at the end; all but
+            `no_broker` with `queue`, `length` (messages) and `workers` (those that consume it). Without a step that waits in
+            a queue it is returned as it is, and nobody is asked.
+        timeout_s: How long to wait for all answers, those of the workers for somewhat less than half of it.
     """
     queued = {reason["step"]: _queue_of(app, reason) for reason in explained["reasons"] if reason["kind"] == "queued"}
     queues = sorted({queue for queue in queued.values() if queue is not None})
     if not queues:
         return explained
-    facts = _within(timeout_s, lambda: ask_broker(app, queues))
-    news = [_no_broker(timeout_s)] if facts is None else [_about(facts, queue) for queue in queues]
+    workers_s = timeout_s * _WORKERS_SHARE
+    facts = _within(timeout_s, lambda: ask_broker(app, queues, workers_s=workers_s))
+    news = [_no_broker(timeout_s)] if facts is None else [_about(facts, queue, workers_s) for queue in queues]
     reasons = [_with_queue(reason, queued) for reason in explained["reasons"]]
-    alarms = [reason["text"] for reason in news if reason["kind"] != "queue"]
-    summary = " ".join([explained["summary"], *(text.split(". ")[0].rstrip(".") + "." for text in alarms)])
-    return {**explained, "summary": summary, "reasons": [*news, *reasons]}
+    alarms = [reason for reason in news if reason["kind"] != "queue"]
+    calm = [reason for reason in news if reason["kind"] == "queue"]
+    first_sentences = dict.fromkeys(reason["text"].split(". ")[0].rstrip(".") + "." for reason in alarms)
+    return {
+        **explained,
+        "summary": " ".join([explained["summary"], *first_sentences]),
+        "reasons": [*alarms, *reasons, *calm],
+    }
 
 
-def ask_broker(app: Celery, queues: Iterable[str]) -> BrokerFacts:
+def ask_broker(app: Celery, queues: Iterable[str], *, workers_s: float) -> BrokerFacts:
     """Ask the broker for the lengths of queues, and every worker for the queues that it consumes.
+
+    Args:
+        app: Its broker is asked.
+        queues: Names.
+        workers_s: How long to wait for the workers.
 
     Raises:
         OSError: The broker cannot be reached; or one of kombu's errors.
@@ -76,7 +89,7 @@ def ask_broker(app: Celery, queues: Iterable[str]) -> BrokerFacts:
     with app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
         lengths = {queue: _length(connection, queue) for queue in queues}
-        answers = app.control.inspect(timeout=_WORKERS_S, connection=connection).active_queues() or {}
+        answers = app.control.inspect(timeout=workers_s, connection=connection).active_queues() or {}
     return BrokerFacts(
         lengths,
         {worker: tuple(str(queue["name"]) for queue in consumed) for worker, consumed in answers.items()},
@@ -124,15 +137,18 @@ def _queue_of(app: Celery, reason: Mapping[str, Any]) -> str | None:
 
 
 def _with_queue(reason: dict[str, Any], queued: Mapping[str, str | None]) -> dict[str, Any]:
-    return {**reason, "queue": queued[reason["step"]]} if reason["kind"] == "queued" else reason
+    queue = queued.get(reason["step"]) if reason["kind"] == "queued" else None
+    if queue is None:
+        return reason
+    return {**reason, "queue": queue, "text": reason["text"].replace(ROUTED_QUEUE, f"queue {queue}")}
 
 
-def _about(facts: BrokerFacts, queue: str) -> dict[str, Any]:
+def _about(facts: BrokerFacts, queue: str, workers_s: float) -> dict[str, Any]:
     length, workers = facts.lengths.get(queue, 0), facts.consumers(queue)
     holds = f"Queue {queue} holds {length:,} message" + ("" if length == 1 else "s")
     start = f"Start one: celery -A your_app worker -Q {queue}"
     if not facts.consumed:
-        kind, text = "no_worker", f"No worker answered within {_WORKERS_S:g} s. {holds}. {start}"
+        kind, text = "no_worker", f"No worker answered within {workers_s:.1f} s. {holds}. {start}"
     elif not workers:
         others = ", ".join(f"{worker} ({', '.join(queues)})" for worker, queues in sorted(facts.consumed.items()))
         kind, text = (

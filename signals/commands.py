@@ -162,7 +162,9 @@ class CommandHandler:
         )
         if command.if_seq is not None and command.workflow_id is not None:
             seq = session.connection().scalar(
-                select(_runs.c.seq).where(_runs.c.id == command.workflow_id).with_for_update(),
+                select(_runs.c.seq)
+                .where(_runs.c.id == command.workflow_id, _runs.c.session_id == command.session_id)
+                .with_for_update(),
             )
             if seq is not None and seq != command.if_seq:
                 message = f"the workflow is at seq {seq}, not {command.if_seq}: look again before you decide"

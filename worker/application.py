@@ -1,7 +1,8 @@
 """A ready Celery app: `celery -A interlock.worker worker` from any folder.
 
-Built-in defaults suit one machine; a `celeryconfig.py` on the path, the module named by CELERY_CONFIG_MODULE, and the environment
-(INTERLOCK_BROKER_URL; the settings as INTERLOCK_…) override them. Tasks are imported from the modules listed in INTERLOCK_IMPORTS (comma-separated) or in `imports`.
+Built-in defaults suit one machine; a `celeryconfig.py` on the path, the module named by CELERY_CONFIG_MODULE, and the
+environment (INTERLOCK_BROKER_URL, and every setting as INTERLOCK_…) override them. Tasks are imported from the modules listed
+in INTERLOCK_IMPORTS (comma-separated) or in `imports`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _make() -> Celery:
     application.add_defaults(lambda: dict(_DEFAULTS))
     application.config_from_object(os.environ.get("CELERY_CONFIG_MODULE", "celeryconfig"), silent=True)
     if broker_url := os.environ.get("INTERLOCK_BROKER_URL"):
-        application.conf.broker_url = broker_url
+        application.conf.update(broker_url=broker_url)
     modules = [name.strip() for name in os.environ.get("INTERLOCK_IMPORTS", "").split(",") if name.strip()]
     if modules:
         application.conf.imports = (*application.conf.imports, *modules)

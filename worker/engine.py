@@ -15,7 +15,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.imports import symbol_by_name
-from sqlalchemy.exc import SQLAlchemyError
 
 from interlock.core.attempts import AttemptRef
 from interlock.core.errors import InterlockError
@@ -81,7 +80,7 @@ class Engine:
                 self._revoked(message["revoked"])
             elif "unknown" in message:
                 self._unknown(message["unknown"])
-        except (SQLAlchemyError, InterlockError, KeyError, TypeError):
+        except Exception:  # without this thread nobody would renew the claims of this worker
             logger.exception("could not handle a note of the worker; leases will decide")
 
     def _beat(self) -> None:
@@ -139,7 +138,7 @@ class Engine:
                 if swept:
                     logger.info("sweep: %s", swept)
                 failing = False
-            except (SQLAlchemyError, InterlockError) as error:
+            except Exception as error:  # noqa: BLE001 - without this thread nothing would be recovered any more
                 if not failing:
                     logger.warning(
                         "the sweep failed (%s: %s); it goes on when the database is back", type(error).__name__, error

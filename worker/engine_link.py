@@ -1,7 +1,7 @@
 """The pipe between a worker's MAIN process and its engine process: JSON lines, and an end that both notice.
 
-MAIN writes what it holds and what it saw; the engine answers which bodies are to stop. MAIN never blocks on it: what does not
-fit into the pipe is dropped, because the next heartbeat says it again.
+MAIN writes what it holds and what it saw; the engine answers which bodies are to stop. MAIN never blocks on it: what an engine
+that has stopped reading leaves unread is not added to, because the next heartbeat says it again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = ["EngineLink", "read_lines"]
 logger = logging.getLogger("interlock.worker")
 
 _MAX_LINE = 1_000_000
+_MAX_UNSENT = 65_536
 
 
 class EngineLink:
@@ -35,6 +36,7 @@ class EngineLink:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or ""},
         )
         self._received = b""
+        self._unsent = b""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
@@ -49,18 +51,22 @@ class EngineLink:
         return self._process.poll()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write one message, or drop it where the engine does not read."""
+        """Write one message as far as the pipe takes it, `flush` the rest later; drop it where the engine does not read."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        pipe = self._process.stdin
-        if pipe is None or len(line) > _MAX_LINE:
-            return
-        try:
-            written = os.write(pipe.fileno(), line)
-            if written < len(line):
-                # A torn line must not swallow the next one: finish it if possible, and let the reader drop it if not.
-                os.write(pipe.fileno(), b"\n")
-        except (BlockingIOError, BrokenPipeError, OSError):
+        if len(line) > _MAX_LINE or len(self._unsent) > _MAX_UNSENT:
             logger.debug("the engine does not read; a note to it was dropped")
+            return
+        self._unsent += line
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is left of earlier messages: one that names thousands of bodies is longer than a pipe."""
+        pipe = self._process.stdin
+        if pipe is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # full, broken, or closed
+            while self._unsent:
+                self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent) :]
 
     def receive(self) -> Iterator[dict[str, Any]]:
         """Messages that have arrived; ends at once when there is none."""

@@ -20,7 +20,7 @@ from interlock.signals.receivers import (
 
 from .interruption import SOFT_SIGNAL, guard
 from .step_mixin import wrap_tasks
-from .supervisor import EngineStep, current_supervisor
+from .supervisor import EngineStep, ReconnectStep, current_supervisor
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -47,6 +47,7 @@ def install(app: Celery) -> Celery:
         return app
     _installed.append(app)
     app.steps["worker"].add(EngineStep)
+    app.steps["consumer"].add(ReconnectStep)
     signals.worker_init.connect(_on_worker_init, weak=False, dispatch_uid="interlock.worker_init")
     signals.worker_shutdown.connect(_on_worker_shutdown, weak=False, dispatch_uid="interlock.worker_shutdown")
     return app

@@ -150,7 +150,7 @@ class BodyGuard:
 
 
 def _in_foreign_task() -> bool:
-    task = celery_state.get_current_task()
+    task: Any = celery_state.get_current_task()
     return task is not None and read_header(task.request) is None
 
 

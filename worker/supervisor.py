@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["EngineStep", "Supervisor", "current_supervisor"]
+__all__ = ["EngineStep", "ReconnectStep", "Supervisor", "current_supervisor"]
 
 logger = logging.getLogger("interlock.worker")
 
@@ -62,10 +62,18 @@ class Supervisor:
                 "this pool cannot interrupt a body that runs: pause in mode interrupt waits for it (drain); use prefork",
             )
         self._start_engine()
-        # Celery's soft and cold shutdowns begin with this call, in a signal handler, and MAIN does not tick during it.
-        wait = self._worker.wait_for_soft_shutdown
-        self._worker.wait_for_soft_shutdown = lambda: (self.stop(), wait())
+        self._hear_of_cold_shutdown()
         self._worker.timer.call_repeatedly(_POLL_S, self.tick)
+
+    def _hear_of_cold_shutdown(self) -> None:
+        """Celery's soft and cold shutdowns begin with this call, in a signal handler, and MAIN does not tick during it."""
+        wait = self._worker.wait_for_soft_shutdown
+
+        def announced() -> None:
+            self.stop()
+            wait()
+
+        self._worker.wait_for_soft_shutdown = announced
 
     def tick(self) -> None:
         """Restart a dead engine, renew the claims, and carry out what the engine asks for."""
@@ -78,6 +86,7 @@ class Supervisor:
                     link.close(0)
                 self._start_engine()
             return
+        link.flush()
         for message in link.receive():
             self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")))
         if now >= self._beat_at:
@@ -90,8 +99,7 @@ class Supervisor:
             return
         self._stopping = True
         self._last_held = _active_steps()
-        if self._link is not None:
-            self._link.send({"held": self._held_ids(), "last": True})
+        self.leave_alone()
 
     def close(self) -> None:
         """Everything has ended; end the engine too."""
@@ -140,14 +148,19 @@ class Supervisor:
         for task_id in [known for known in self._told_at if known not in held]:
             del self._told_at[task_id]
         if self._link is not None:
-            self._link.send({"held": held})
+            self._link.send({"held": held, "last": self._stopping})
 
     def _held_ids(self) -> list[str]:
         return [request.id for request in _active_steps()]
 
     def hold_through_body(self) -> None:
         """In a pool that runs bodies in MAIN itself nothing ticks meanwhile: the engine goes on alone until the next beat."""
-        if self.pool_blocks and self._link is not None:
+        if self.pool_blocks:
+            self.leave_alone()
+
+    def leave_alone(self) -> None:
+        """MAIN is about to wait for something: the engine renews what is held now by itself, until the next beat."""
+        if self._link is not None:
             self._link.send({"held": self._held_ids(), "last": True})
 
     # --- signalling bodies -----------------------------------------------------------------------------------------------
@@ -229,6 +242,16 @@ class EngineStep(bootsteps.StartStopStep):
         self.stop(worker)
         if self._supervisor is not None:
             self._supervisor.abandon()
+
+
+class ReconnectStep(bootsteps.StartStopStep):
+    """A step of the consumer, which Celery stops when the broker is lost: until it is back MAIN waits for it, and ticks no more."""
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's protocol
+        """Let the bodies that run keep their claims, however long the broker is away."""
+        supervisor = current_supervisor()
+        if supervisor is not None:
+            supervisor.leave_alone()
 
 
 def import_path(app: Celery) -> str | None:

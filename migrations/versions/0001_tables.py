@@ -169,6 +169,7 @@ def _workflow_steps() -> None:
         sa.Column("drain_until", TIME),
         sa.Column("late", JSON),
         sa.Column("paused_by", NAME),
+        sa.Column("pause_mode", sa.String(20)),
         _counter("dispatches"),
         sa.Column("dispatch_check_at", TIME),
         sa.Column("retry_at", TIME),

@@ -25,6 +25,7 @@ _QUICK = {
     "INTERLOCK_LEASE_S": "5",
     "INTERLOCK_HEARTBEAT_S": "0.5",
     "INTERLOCK_SWEEP_S": "0.2",
+    "INTERLOCK_REDISPATCH_S": "3",
     "INTERLOCK_CANCEL_GRACE_S": "1.5",
     "INTERLOCK_WATCH_POLL_S": "1",
 }
@@ -94,7 +95,7 @@ def test_a_page_of_the_guide_does_what_it_says(
         check=False,
         timeout=90,
     )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n--- the worker's log\n{worker.output[-3000:]}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n--- the worker's log\n{worker.output[-2000:]}"
 
 
 def test_every_page_is_in_the_index() -> None:

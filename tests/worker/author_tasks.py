@@ -125,7 +125,7 @@ def polite(gate: str, answer: str) -> str | None:
     step = this_step()
     note("begin")
     with closing(Redis.from_url(os.environ["TEST_LEDGER_URL"])) as redis:
-        while redis.blmove(f"gate:{gate}", f"gate:{gate}", 0.2) is None:
+        while redis.blmove(f"gate:{gate}", f"gate:{gate}", 1) is None:
             if step.should_stop():
                 note("asked to stop")
                 return answer

@@ -142,14 +142,14 @@ class Base(Task):
 
     abstract = True
 
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+    def before_start(self, *_: Any) -> None:
         note("before_start")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         note("call")
         return super().__call__(*args, **kwargs)
 
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+    def on_success(self, *_: Any) -> None:
         note("on_success")
 
 
@@ -194,10 +194,14 @@ def gives_up(self: Task) -> None:
 
 
 class Order(BaseModel):
+    """What comes in."""
+
     amount: int
 
 
 class Invoice(BaseModel):
+    """What goes out."""
+
     total: int
 
 

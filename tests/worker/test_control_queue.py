@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -63,10 +63,8 @@ class RawLink:
         replies: list[dict[str, Any]] = []
 
         def drained() -> bool:
-            try:
+            with suppress(TimeoutError):
                 self._connection.drain_events(timeout=0.2)
-            except TimeoutError:
-                pass
             return bool(replies)
 
         consumer = Consumer(
@@ -140,9 +138,7 @@ def test_the_same_id_again_is_answered_with_the_first_outcome_and_acts_once(
     deployment.wait_for_status(first["result"], "completed")
 
 
-def test_a_command_that_was_decided_on_an_old_state_is_refused(
-    deployment: Deployment, raw: RawLink, shut: str
-) -> None:
+def test_a_command_that_was_decided_on_an_old_state_is_refused(deployment: Deployment, raw: RawLink, shut: str) -> None:
     run_id = deployment.enqueue(held("a", shut))
     deployment.begun(run_id)
     seq = deployment.client.status(run_id)["seq"]
@@ -262,8 +258,9 @@ def test_a_client_without_a_database_has_every_verb(deployment: Deployment, remo
     seqs = [change.seq for change in remote.history(run_id)]
     assert seqs == list(range(1, remote.status(run_id)["seq"] + 1))
     assert [change.seq for change in remote.watch(run_id, timeout_s=DEADLINE_S)] == seqs
-    cancelled = remote.enqueue(Workflow("far", "From far away.", [held("a", shut, 1)]))
-    remote.cancel(cancelled, reason="no")
+    with gate(deployment, uuid4().hex) as never:
+        cancelled = remote.enqueue(Workflow("far", "From far away.", [held("a", never, 1)]))
+        remote.cancel(cancelled, reason="no")
     assert remote.status(cancelled)["status"] == "cancelled"
 
 
@@ -292,9 +289,7 @@ def test_another_session_sees_and_moves_nothing(deployment: Deployment, remote: 
     remote.cancel(run_id)
 
 
-def test_without_a_worker_a_command_times_out_and_repeated_later_acts_once(
-    deployment: Deployment, shut: str
-) -> None:
+def test_without_a_worker_a_command_times_out_and_repeated_later_acts_once(deployment: Deployment, shut: str) -> None:
     """The prefix gives the commands a queue of their own, which nobody consumes until the second worker comes."""
     settings = {"channel_prefix": "later", "command_timeout_s": 1}
     run_id = deployment.enqueue(held("a", shut))

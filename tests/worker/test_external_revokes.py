@@ -44,6 +44,7 @@ def shut(deployment: Deployment) -> Iterator[str]:
 def revoke(deployment: Deployment, task_id: str, **options: Any) -> None:
     """What `celery control revoke` and Flower send; returns when every worker has heard it."""
     answers = deployment.app.control.revoke(task_id, reply=True, limit=_alive(deployment), timeout=5, **options)
+    assert answers is not None
     assert len(answers) == _alive(deployment)
 
 

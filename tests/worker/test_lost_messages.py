@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
 from redis import Redis
 
 from interlock import Step
@@ -18,6 +17,8 @@ from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from celery import Celery
 
     from tests.worker.deployment import Deployment
 
@@ -92,9 +93,7 @@ def test_a_message_of_a_run_that_never_was_runs_nothing(deployment: Deployment) 
 class TestSoftSignal:
     """F35: SIGUSR1 that Interlock sent, arriving where it must do no harm. The note is what MAIN leaves beside it."""
 
-    def test_it_interrupts_the_body_that_it_is_meant_for(
-        self, deployment: Deployment, shut: str
-    ) -> None:
+    def test_it_interrupts_the_body_that_it_is_meant_for(self, deployment: Deployment, shut: str) -> None:
         run_id = deployment.enqueue(held("a", shut, task="based_hold"))
         step_id = deployment.begun(run_id)["a"]
         (pid,) = set(deployment.ledger.pids(step_id))
@@ -179,6 +178,4 @@ def _send(app: Celery, row: Any, run_id: str, name: str, args: tuple[Any, ...]) 
         "key": row.key,
         "attempt": row.attempt,
     }
-    app.send_task(
-        task_name(name), args=args, task_id=row.task_id, headers={"interlock": header}, ignore_result=True
-    )
+    app.send_task(task_name(name), args=args, task_id=row.task_id, headers={"interlock": header}, ignore_result=True)

@@ -45,7 +45,8 @@ def after_it() -> Step:
 
 def most_at_once(deployment: Deployment, run_id: str) -> int:
     """How many items were held by workers at the same time, by the history: its order is that of the commits."""
-    running, most = set(), 0
+    running: set[str | None] = set()
+    most = 0
     for row in deployment.history(run_id):
         if (row.step_key or "").startswith("m."):
             (running.add if row.to_state == "running" else running.discard)(row.step_key)
@@ -122,7 +123,7 @@ def test_a_mapped_run_is_paused_and_resumed_in_the_middle(deployment: Deployment
     run_id = deployment.enqueue(found(items), mapped(max_parallel=3), after_it())
 
     def some_are_done() -> bool:
-        return deployment.client.status(run_id)["counts"].get("completed", 0) > 5
+        return bool(deployment.client.status(run_id)["counts"].get("completed", 0) > 5)
 
     wait_until(some_are_done, DEADLINE_S, "some items are done")
     deployment.client.pause(run_id)

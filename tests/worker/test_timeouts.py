@@ -26,8 +26,13 @@ AGAIN = RetryPolicy(max_attempts=3, initial_delay_s=0.01, jitter=0)
 @pytest.fixture(scope="module", autouse=True)
 def worker(deployment: Deployment) -> CeleryWorker:
     """The grace is longer than usual here: a step's own time limit in the database comes behind Celery's hard one."""
-    settings = {"INTERLOCK_APP": f"{APP}:app", "INTERLOCK_CANCEL_GRACE_S": "6"}
-    return deployment.worker("timeouts", concurrency=3, app=APP, **settings)
+    return deployment.worker(
+        "timeouts",
+        concurrency=3,
+        app=APP,
+        INTERLOCK_APP=f"{APP}:app",
+        INTERLOCK_CANCEL_GRACE_S="6",
+    )
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ def test_with_fail_the_run_fails_and_everything_else_ends(deployment: Deployment
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "failed"
     states = {key: row.status for key, row in deployment.steps(run_id).items()}
     assert states == {"busy": "cancelled", "a": "failed", "b": "cancelled", "asks": "cancelled"}
-    ends = (["begin", "stopped by StepInterrupted"], [])  # it had begun, or never did
+    ends: tuple[list[str], ...] = (["begin", "stopped by StepInterrupted"], [])  # it had begun, or never did
     wait_until(lambda: deployment.ledger.of(busy_id) in ends, DEADLINE_S, "the body is stopped")
 
 

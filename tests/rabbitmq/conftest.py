@@ -1,0 +1,72 @@
+"""RabbitMQ as the broker, where INTERLOCK_TEST_AMQP_URL names one: there is no RabbitMQ in a wheel to start ourselves."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+
+from interlock import Client
+from interlock.core.settings import Settings
+from interlock.signals.control import control_queue, dead_letter_queue
+from tests.servers import ROOT, CeleryWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import RedisServer
+
+collect_ignore_glob = [] if os.environ.get("INTERLOCK_TEST_AMQP_URL") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> str:
+    """The broker."""
+    return os.environ["INTERLOCK_TEST_AMQP_URL"]
+
+
+@pytest.fixture(scope="module")
+def queue() -> str:
+    """A name that nobody else on the server uses."""
+    return f"interlock_test_{uuid4().hex}"
+
+
+@pytest.fixture
+def remote(
+    amqp_url: str,
+    queue: str,
+    redis_server: RedisServer,
+    migrated_postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Client]:
+    """A client that knows the broker and Redis only; behind it a worker with the database."""
+    environment = {
+        "INTERLOCK_DATABASE_URL": migrated_postgres_url,
+        "INTERLOCK_REDIS_URL": redis_server.url(0),
+        "INTERLOCK_TEST_AMQP_URL": amqp_url,
+        "TEST_QUEUE": queue,
+        "PYTHONPATH": str(ROOT),
+    }
+    log = tmp_path_factory.mktemp("rabbitmq") / "worker.log"
+    worker = CeleryWorker("tests.rabbitmq.rabbit_app", log=log, concurrency=2, env=environment, args=(), cwd=ROOT)
+    settings = Settings.load(None, {}, channel_prefix=queue, command_timeout_s=15, watch_poll_s=1)
+    worker.start()
+    try:
+        with Client(broker_url=amqp_url, redis_url=redis_server.url(0), settings=settings, actor="remote") as client:
+            yield client
+    finally:
+        worker.terminate()
+        _delete_queues(amqp_url, queue)
+
+
+def _delete_queues(amqp_url: str, queue: str) -> None:
+    app = Celery("cleaner", broker=amqp_url, set_as_current=False)
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        for name in (queue, control_queue(queue).name, dead_letter_queue(queue).name):
+            channel.queue_delete(name)
+            channel.exchange_delete(name)
+    app.close()
