@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kombu import Consumer, Producer
-from kombu.exceptions import KombuError
 
 from interlock.core.errors import BrokerUnavailable, CommandTimeout
+from interlock.signals.broker_errors import BROKER_ERRORS
 from interlock.signals.control import control_queue, error_from, reply_queue
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ControlLink:
                         _wait_for(connection, replies, timeout_s / _TRIES)
                         if replies:
                             break
-        except (KombuError, OSError) as error:
+        except BROKER_ERRORS as error:
             raise BrokerUnavailable(command.id, type(error).__name__) from error
         if not replies:
             raise CommandTimeout(command.id, timeout_s)
@@ -78,7 +78,7 @@ class ControlLink:
         try:
             with self._app.connection_for_write() as connection:
                 self._send(connection, command.model_dump(mode="json"))
-        except (KombuError, OSError) as error:
+        except BROKER_ERRORS as error:
             raise BrokerUnavailable(command.id, type(error).__name__) from error
 
     def _send(self, connection: Connection, document: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ from .states import StepState, WorkflowState
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection, Row
 
     from .database import Database
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 
 logger = logging.getLogger("interlock.attempts")
+
+_CHUNK = 5_000  # ids in one statement
 
 _steps = table_of_model(WorkflowStep)
 
@@ -222,6 +226,30 @@ class Attempts:
             return row is not None and row.dispatches >= self._settings.max_dispatch_unknown
 
         return self._database.transact(work)
+
+    def not_sent(self, task_ids: Sequence[str]) -> None:
+        """Have attempts be due at the next sweep whose messages the broker did not take; what was not sent counts for nothing."""
+        for start in range(0, len(task_ids), _CHUNK):
+            chunk = task_ids[start : start + _CHUNK]
+            self._database.transact(lambda connection, _, chunk=chunk: self._not_sent(connection, chunk))
+
+    def _not_sent(self, connection: Connection, task_ids: Sequence[str]) -> None:
+        rows = (
+            select(_steps.c.id)
+            .where(
+                _steps.c.task_id.in_(task_ids),
+                _steps.c.claim_token.is_(None),
+                _steps.c.dispatch_check_at.is_not(None),
+                _steps.c.dispatches > 0,
+            )
+            # What is locked is being moved: without the runs' locks, several rows may only be taken without waiting.
+            .with_for_update(skip_locked=True)
+        )
+        connection.execute(
+            update(_steps)
+            .where(_steps.c.id.in_(rows))
+            .values(dispatches=_steps.c.dispatches - 1, dispatch_check_at=seconds_after(self._settings.sweep_s)),
+        )
 
     def _complete(self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any) -> Report:
         unit = self._lock(connection, effects, ref)

@@ -8,10 +8,12 @@ shared one; PostgreSQL in READ COMMITTED, which the workflow's row lock relies o
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
@@ -187,7 +189,21 @@ def open_database(url: str, **engine_options: Any) -> Database:
         raise ConfigurationError(msg) from missing
     if name == "sqlite":
         _prepare_sqlite(engine)
+    _opened.add(engine)
     return Database(engine)
+
+
+_opened: WeakSet[Engine] = WeakSet()
+
+
+def _leave_connections_to_parent() -> None:
+    """In a process that was just forked: its parent goes on using what it had connected, so start with an empty pool."""
+    for engine in list(_opened):
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_connections_to_parent)
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -7,9 +7,11 @@ broker that is down costs time and nothing else.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from kombu.exceptions import KombuError
+from amqp.exceptions import ChannelError
+from kombu.exceptions import SerializationError
 
 from interlock.core.attempts import AttemptRef, Attempts
 from interlock.core.context import step_context
@@ -17,6 +19,7 @@ from interlock.core.errors import ExpressionError
 from interlock.core.expressions import embedded, render
 from interlock.core.json_values import json_size
 
+from .broker_errors import BROKER_ERRORS
 from .header import HEADER, header_of
 
 if TYPE_CHECKING:
@@ -34,8 +37,8 @@ __all__ = ["Dispatcher", "message_options"]
 logger = logging.getLogger("interlock.dispatch")
 
 # One reconnection for a pooled connection that has gone stale; what fails then waits for the sweeper.
+_OF_THE_MESSAGE = (ChannelError, SerializationError)  # say that this one cannot be sent, and nothing of the broker
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-_HARD_LIMIT_MARGIN_S = 5.0
 
 
 class Dispatcher:
@@ -60,20 +63,32 @@ class Dispatcher:
             How many were published.
         """
         published = 0
+        waiting = deque(dispatches)
         try:
             with self._app.producer_or_acquire() as producer:
-                for dispatch in dispatches:
-                    published += self._publish_one(dispatch, producer)
-        except (KombuError, OSError) as error:
+                while waiting:
+                    published += self._publish_next(waiting[0], producer)
+                    waiting.popleft()
+        except BROKER_ERRORS as error:
             if not self._broker_down:
                 logger.warning(
                     "the broker does not take messages (%s); what is due stays due and is sent when it is back",
                     type(error).__name__,
                 )
             self._broker_down = True
+            self._attempts.not_sent([dispatch.task_id for dispatch in waiting])
         else:
             self._broker_down = False
         return published
+
+    def _publish_next(self, dispatch: Dispatch, producer: Producer) -> bool:
+        try:
+            return self._publish_one(dispatch, producer)
+        except Exception as error:  # its queue does not exist, a router of the user's fails: the others must not wait for it
+            if isinstance(error, BROKER_ERRORS) and not isinstance(error, _OF_THE_MESSAGE):
+                raise
+            logger.exception("cannot send step %s of run %s; it is tried again later", dispatch.key, dispatch.run_id)
+            return False
 
     def _publish_one(self, dispatch: Dispatch, producer: Producer) -> bool:
         arguments = self._arguments(dispatch)
@@ -87,7 +102,7 @@ class Dispatcher:
             producer=producer,
             retry=True,
             retry_policy=_RETRY_POLICY,
-            **message_options(dispatch),
+            **message_options(dispatch, grace_s=self._settings.cancel_grace_s),
         )
         return True
 
@@ -99,7 +114,9 @@ class Dispatcher:
         expressions = [text for value in planned.values() for _, text in embedded(value)]
         try:
             context = self._context(dispatch, expressions) if expressions else {}
-            context |= {name: value for name, value in dispatch.spec.get("each", {}).items() if name in ("item", "index")}
+            context |= {
+                name: value for name, value in dispatch.spec.get("each", {}).items() if name in ("item", "index")
+            }
             arguments = {name: render(value, context) for name, value in planned.items()} | override
         except ExpressionError as error:
             self._refuse(dispatch, f"arguments: {error}")
@@ -122,8 +139,11 @@ class Dispatcher:
         self._attempts.fail_unstarted(AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id), message)
 
 
-def message_options(dispatch: Dispatch) -> dict[str, Any]:
-    """The options of `send_task` for an attempt: identity, limits, routing as the plan says."""
+def message_options(dispatch: Dispatch, *, grace_s: float) -> dict[str, Any]:
+    """The options of `send_task` for an attempt: identity, limits, routing as the plan says.
+
+    A body over its time limit is told softly, and has `grace_s` to end before its process is ended.
+    """
     spec = dispatch.spec
     options: dict[str, Any] = dict(spec.get("options", {}))
     options["headers"] = {**options.get("headers", {}), HEADER: header_of(dispatch)}
@@ -132,7 +152,7 @@ def message_options(dispatch: Dispatch) -> dict[str, Any]:
             options[name] = spec[name]
     if spec.get("timeout_s") is not None:
         options["soft_time_limit"] = spec["timeout_s"]
-        options["time_limit"] = spec["timeout_s"] + _HARD_LIMIT_MARGIN_S
+        options["time_limit"] = spec["timeout_s"] + grace_s
     return {
         **options,
         "task_id": dispatch.task_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from kombu.exceptions import KombuError
+from .broker_errors import BROKER_ERRORS
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,5 +41,5 @@ class InterruptBroadcaster:
                         INTERRUPT_COMMAND,
                         arguments={"task_ids": task_ids[start : start + _IDS_IN_ONE_MESSAGE], "mode": mode},
                     )
-        except (KombuError, OSError) as error:
+        except BROKER_ERRORS as error:
             logger.warning("could not broadcast an interrupt (%s); the heartbeat will tell", type(error).__name__)

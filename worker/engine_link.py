@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class EngineLink:
         )
         self._received = b""
         self._unsent = b""
+        self._writing = threading.RLock()  # a shutdown's signal handler may come back to it
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
@@ -56,15 +58,16 @@ class EngineLink:
         if len(line) > _MAX_LINE or len(self._unsent) > _MAX_UNSENT:
             logger.debug("the engine does not read; a note to it was dropped")
             return
-        self._unsent += line
-        self.flush()
+        with self._writing:
+            self._unsent += line
+            self.flush()
 
     def flush(self) -> None:
         """Write what is left of earlier messages: one that names thousands of bodies is longer than a pipe."""
         pipe = self._process.stdin
         if pipe is None:
             return
-        with contextlib.suppress(OSError, ValueError):  # full, broken, or closed
+        with self._writing, contextlib.suppress(OSError, ValueError):  # full, broken, or closed
             while self._unsent:
                 self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent) :]
 

@@ -61,7 +61,7 @@ def test_a_message_that_comes_twice_at_once_runs_the_body_once(deployment: Deplo
         wait_until(lambda: redis.llen(name) == len(keys), DEADLINE_S, "all messages are queued")
         for message in redis.lrange(name, 0, -1):
             redis.lpush(name, message, message)
-    pair = [deployment.worker(f"{name}-{number}", concurrency=4, args=("--queues", name)) for number in range(2)]
+    pair = [deployment.worker(f"{name}-{number}", concurrency=2, args=("--queues", name)) for number in range(2)]
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     with Redis.from_url(deployment.broker.url(0)) as redis:
         wait_until(lambda: redis.llen(name) == 0, DEADLINE_S, "all messages are taken")
@@ -140,8 +140,8 @@ class TestSoftSignal:
         answer.forget()
 
     def test_it_does_not_tear_a_claim_or_a_report(self, deployment: Deployment) -> None:
-        """A storm of signals over two hundred short steps, with notes that name them: each step is claimed and recorded whole."""
-        keys = [f"s{number}" for number in range(200)]
+        """A storm of signals over a hundred short steps, with notes that name them: each step is claimed and recorded whole."""
+        keys = [f"s{number}" for number in range(100)]
         pid = _child(deployment)
         run_id = deployment.enqueue(*(Step(key, task_name("echo"), (key,)) for key in keys))
         ids = [row.id for row in deployment.steps(run_id).values()]

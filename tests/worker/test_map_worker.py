@@ -62,7 +62,7 @@ def test_of_a_thousand_items_never_more_than_ten_at_once_and_joined_in_order(
     steps = (found(list(range(ITEMS[limited]))), mapped(max_parallel=AT_ONCE if limited == "map" else None))
     limit = AT_ONCE if limited == "workflow" else None
     run_id = deployment.client.enqueue(Workflow("many", "Double them all.", steps, max_parallel=limit))
-    assert deployment.client.wait(run_id, timeout_s=60) == "completed"
+    assert deployment.client.wait(run_id, timeout_s=90) == "completed"
     assert deployment.client.result(run_id) == {"m": [number * 2 for number in range(ITEMS[limited])]}
     assert 1 < most_at_once(deployment, run_id) <= AT_ONCE
     steps_by_key = deployment.steps(run_id)

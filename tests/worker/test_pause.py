@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from interlock import Step
+from interlock import Client, Step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 
@@ -110,6 +110,18 @@ def test_a_result_that_comes_while_paused_is_kept_and_used_at_resume(deployment:
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert deployment.client.result(run_id) == {"b": "late"}
     assert deployment.ledger.of(step_id) == ["begin", "hurried"], "the body ran again although it had finished"
+
+
+def test_a_pause_whose_broadcast_was_lost_is_found_by_the_heartbeat(deployment: Deployment, shut: str) -> None:
+    """F36: a client that has the database alone tells no worker; the next heartbeat does."""
+    run_id = deployment.enqueue(held("a", shut))
+    step_id = deployment.begun(run_id)["a"]
+    with Client(database_url=deployment.database_url, settings=deployment.client.settings) as alone:
+        alone.pause(run_id)
+    deployment.ledger.wait_for(step_id, "stopped by StepInterrupted")
+    deployment.ledger.open_gate(shut)
+    deployment.client.resume(run_id)
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
 
 
 def test_a_step_resumed_while_its_old_body_drains_is_not_started_beside_it(deployment: Deployment, shut: str) -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from interlock import RetryPolicy, Step, Workflow
+from interlock import Client, RetryPolicy, Step, Workflow
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 
@@ -25,14 +25,7 @@ AGAIN = RetryPolicy(max_attempts=3, initial_delay_s=0.01, jitter=0)
 
 @pytest.fixture(scope="module", autouse=True)
 def worker(deployment: Deployment) -> CeleryWorker:
-    """The grace is longer than usual here: a step's own time limit in the database comes behind Celery's hard one."""
-    return deployment.worker(
-        "timeouts",
-        concurrency=3,
-        app=APP,
-        INTERLOCK_APP=f"{APP}:app",
-        INTERLOCK_CANCEL_GRACE_S="6",
-    )
+    return deployment.worker("timeouts", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
 
 
 @pytest.fixture
@@ -134,13 +127,17 @@ def test_a_result_within_the_grace_of_the_soft_limit_counts(deployment: Deployme
 
 
 def test_a_body_deaf_to_the_soft_limit_meets_the_hard_one_and_times_out_once(deployment: Deployment, shut: str) -> None:
-    """Celery reports a hard limit twice, and its process ends; one failure is recorded, and the next attempt runs."""
-    run_id = deployment.enqueue(held("a", shut, task="hard_of_hearing", timeout_s=0.3, retry=AGAIN))
+    """The hard limit comes a grace after the soft one; Celery reports it twice, one failure is recorded, and a retry follows."""
+    deaf = held("a", shut, task="hard_of_hearing", timeout_s=0.3, retry=AGAIN)
+    with Client(deployment.producer_app(interlock_cancel_grace_s=1.5), actor="tester") as client:
+        run_id = client.enqueue(Workflow("deaf", "Show that it is ended.", [deaf]))
     step_id = deployment.step_id(run_id)
     deployment.ledger.wait_for(step_id, "begin", 2)
     deployment.ledger.open_gate(shut)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
-    assert [failure.meta["cause"] for failure in failures(deployment, run_id)] == ["timeout"]
+    (failure,) = failures(deployment, run_id)
+    assert failure.meta["cause"] == "timeout"
+    assert failure.meta["error"].startswith("TimeLimitExceeded"), "it was Celery's own limit"
     row = deployment.step(run_id)
     assert (row.attempt, row.failures, row.losses) == (2, 1, 0)
     assert len(set(deployment.ledger.pids(step_id))) == 2, "the deaf body's process was ended"
