@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
@@ -231,9 +232,9 @@ class Attempts:
         """Have attempts be due at the next sweep whose messages the broker did not take; what was not sent counts for nothing."""
         for start in range(0, len(task_ids), _CHUNK):
             chunk = task_ids[start : start + _CHUNK]
-            self._database.transact(lambda connection, _, chunk=chunk: self._not_sent(connection, chunk))
+            self._database.transact(partial(self._not_sent, chunk))
 
-    def _not_sent(self, connection: Connection, task_ids: Sequence[str]) -> None:
+    def _not_sent(self, task_ids: Sequence[str], connection: Connection, effects: Effects) -> None:  # noqa: ARG002 - `transact`'s
         rows = (
             select(_steps.c.id)
             .where(

@@ -194,11 +194,13 @@ def open_database(url: str, **engine_options: Any) -> Database:
 
 
 _opened: WeakSet[Engine] = WeakSet()
+_inherited: list[object] = []
 
 
 def _leave_connections_to_parent() -> None:
     """In a process that was just forked: its parent goes on using what it had connected, so start with an empty pool."""
     for engine in list(_opened):
+        _inherited.append(engine.pool)  # kept unused: a connection that is thrown away says goodbye to the server
         engine.dispose(close=False)
 
 

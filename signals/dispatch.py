@@ -36,8 +36,9 @@ __all__ = ["Dispatcher", "message_options"]
 
 logger = logging.getLogger("interlock.dispatch")
 
+# They say that this message cannot be sent, and nothing of the broker.
+_OF_THE_MESSAGE = (ChannelError, SerializationError)
 # One reconnection for a pooled connection that has gone stale; what fails then waits for the sweeper.
-_OF_THE_MESSAGE = (ChannelError, SerializationError)  # say that this one cannot be sent, and nothing of the broker
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
@@ -84,9 +85,10 @@ class Dispatcher:
     def _publish_next(self, dispatch: Dispatch, producer: Producer) -> bool:
         try:
             return self._publish_one(dispatch, producer)
-        except Exception as error:  # its queue does not exist, a router of the user's fails: the others must not wait for it
+        except Exception as error:
             if isinstance(error, BROKER_ERRORS) and not isinstance(error, _OF_THE_MESSAGE):
                 raise
+            # Its queue does not exist, or a router of the user's fails: the others must not wait for it.
             logger.exception("cannot send step %s of run %s; it is tried again later", dispatch.key, dispatch.run_id)
             return False
 

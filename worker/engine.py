@@ -55,7 +55,12 @@ class Engine:
         """Work until MAIN closes the pipe."""
         threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (("sweeper", self._sweep), ("control", self._consume), ("watch", self._watch_parent))
+            for name, target in (
+                ("sweeper", self._sweep),
+                ("claims", self._keep_claims),
+                ("control", self._consume),
+                ("watch", self._watch_parent),
+            )
         ]
         for thread in threads:
             thread.start()
@@ -132,8 +137,6 @@ class Engine:
         failing = False
         while not self._stop.wait(self._settings.sweep_s):
             try:
-                if self._alone:
-                    self._renew()  # and tell nobody: MAIN may not read, and a full pipe would stop us
                 swept = sweeper.sweep()
                 if swept:
                     logger.info("sweep: %s", swept)
@@ -144,6 +147,15 @@ class Engine:
                         "the sweep failed (%s: %s); it goes on when the database is back", type(error).__name__, error
                     )
                 failing = True
+
+    def _keep_claims(self) -> None:
+        """Renew for a MAIN that waits; not in the sweeper's thread, which may have to wait for the broker itself."""
+        while not self._stop.wait(self._settings.heartbeat_s):
+            if self._alone:
+                try:
+                    self._renew()  # and tell nobody: MAIN may not read, and a full pipe would stop us
+                except Exception as error:  # noqa: BLE001 - the next time may come before the leases end
+                    logger.warning("could not renew the claims of this worker: %s: %s", type(error).__name__, error)
 
     def _watch_parent(self) -> None:
         """End with MAIN even where a child of it still holds the pipe open."""

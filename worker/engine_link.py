@@ -22,8 +22,7 @@ __all__ = ["EngineLink", "read_lines"]
 
 logger = logging.getLogger("interlock.worker")
 
-_MAX_LINE = 1_000_000
-_MAX_UNSENT = 65_536
+_MAX_UNSENT = 1_000_000
 
 
 class EngineLink:
@@ -55,7 +54,7 @@ class EngineLink:
     def send(self, message: dict[str, Any]) -> None:
         """Write one message as far as the pipe takes it, `flush` the rest later; drop it where the engine does not read."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        if len(line) > _MAX_LINE or len(self._unsent) > _MAX_UNSENT:
+        if len(self._unsent) + len(line) > _MAX_UNSENT:
             logger.debug("the engine does not read; a note to it was dropped")
             return
         with self._writing:

@@ -64,6 +64,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         (signals.task_failure, _on_failure),
         (signals.task_retry, _on_retry),
         (signals.task_postrun, _on_postrun),
+        (signals.task_received, _on_received),
         (signals.task_unknown, _on_unknown),
         (signals.task_revoked, _on_revoked),
     ):
@@ -123,6 +124,12 @@ def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # n
         supervisor.note({"unknown": {**identity, "task_id": id, "task": name}})
 
 
+def _on_received(request: Any, **_: Any) -> None:
+    supervisor = current_supervisor()
+    if supervisor is not None and read_header(request) is not None:
+        supervisor.received(request)
+
+
 def _on_revoked(
     request: Any,
     *,
@@ -134,7 +141,10 @@ def _on_revoked(
     """MAIN has discarded a message or ended a body; whether by us or by somebody else, the database knows."""
     supervisor = current_supervisor()
     header = read_header(request)
+    softly = signum == SOFT_SIGNAL
     if supervisor is not None and header is not None:
+        if softly:
+            supervisor.keep(request.id)
         supervisor.note(
             {
                 "revoked": {
@@ -143,7 +153,7 @@ def _on_revoked(
                     "task_id": request.id,
                     "terminated": bool(terminated),
                     "expired": bool(expired),
-                    "softly": signum == SOFT_SIGNAL,
+                    "softly": softly,
                 },
             },
         )

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from celery import bootsteps
 from celery.worker import state as worker_state
@@ -48,6 +49,8 @@ class Supervisor:
         self._beat_at = 0.0
         self._told_at: dict[str, float] = {}
         self._last_held: list[Any] = []
+        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._forgotten: list[Any] = []
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
@@ -98,7 +101,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        self._last_held = _active_steps()
+        self._last_held = self._held()
         self.leave_alone()
 
     def close(self) -> None:
@@ -151,7 +154,20 @@ class Supervisor:
             self._link.send({"held": held, "last": self._stopping})
 
     def _held_ids(self) -> list[str]:
-        return [request.id for request in _active_steps()]
+        return [request.id for request in self._held()]
+
+    def received(self, request: Any) -> None:
+        """Know a step's request as long as the pool does."""
+        self._received[request.id] = request
+
+    def keep(self, task_id: str) -> None:
+        """Go on speaking for a body that a foreign revoke has told softly: Celery forgets it at once, and it may still run."""
+        if task_id in self._received:
+            self._forgotten.append(self._received[task_id])
+
+    def _held(self) -> list[Any]:
+        self._forgotten = [request for request in self._forgotten if _is_running(request)]
+        return [*_active_steps(), *self._forgotten]
 
     def hold_through_body(self) -> None:
         """In a pool that runs bodies in MAIN itself nothing ticks meanwhile: the engine goes on alone until the next beat."""
@@ -172,7 +188,7 @@ class Supervisor:
         raises in a body once. `cancel` is soft, and after the grace the end of the process.
         """
         wanted = set(task_ids)
-        for request in _active_steps():
+        for request in self._held():
             if request.id in wanted:
                 self._interrupt_one(request, mode)
 
@@ -199,6 +215,12 @@ class Supervisor:
 
 def _active_steps() -> list[Any]:
     return [request for request in worker_state.active_requests if read_header(request) is not None]
+
+
+def _is_running(request: Any) -> bool:
+    """Whether the pool still waits for the body's outcome."""
+    job = request._apply_result and request._apply_result()  # noqa: SLF001 - Celery knows it by nothing else
+    return job is not None and not job.ready()
 
 
 _current: Supervisor | None = None

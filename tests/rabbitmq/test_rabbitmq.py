@@ -55,7 +55,7 @@ def test_a_gate_is_approved_over_the_control_queue_and_a_repeated_command_acts_o
     run_id = remote.enqueue(_plan(gate, {"key": "after", "task": ADD, "args": [1, 2], "after": "gate"}))
     remote.approve(run_id, "gate", "fine", request_id="approval-1")
     remote.approve(run_id, "gate", "fine", request_id="approval-1")
-    assert remote.wait(run_id, timeout_s=30) == "completed"
+    assert remote.wait(run_id, timeout_s=60) == "completed"
     assert sum(change.to_state == "completed" and change.step_key == "gate" for change in remote.history(run_id)) == 1
 
 
@@ -64,7 +64,7 @@ def test_errors_come_back_typed(remote: Client) -> None:
         remote.enqueue(_plan({"key": "a", "task": "nobody.knows"}))
     assert refused.value.faults
     run_id = remote.enqueue(_plan({"key": "a", "task": ADD, "args": [1, 2]}))
-    remote.wait(run_id, timeout_s=30)
+    remote.wait(run_id, timeout_s=60)
     with pytest.raises(TransitionNotAllowed) as ended:
         remote.pause(run_id)
     assert ended.value.from_state == "completed"

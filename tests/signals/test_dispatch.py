@@ -72,7 +72,7 @@ def dispatcher(app: Celery, migrated_sqlite_url: str) -> Iterator[Dispatcher]:
 
 
 def test_identity_travels_in_one_header_beside_those_of_the_plan() -> None:
-    options = message_options(_due({"options": {"headers": {"tenant": "x"}}}))
+    options = message_options(_due({"options": {"headers": {"tenant": "x"}}}), grace_s=5)
     assert options["headers"]["tenant"] == "x"
     request = type("Request", (), {"headers": options["headers"]})()
     header = read_header(request)
@@ -98,7 +98,7 @@ def test_a_header_that_is_not_ours_is_none(value: object) -> None:
 
 def test_routing_and_limits_are_the_plans_and_nothing_waits_on_the_broker() -> None:
     spec = {"queue": "slow", "priority": 3, "timeout_s": 10, "options": {"expires": 60, "countdown": 5}}
-    options = message_options(_due(spec, celery_retries=2))
+    options = message_options(_due(spec, celery_retries=2), grace_s=5)
     assert (options["queue"], options["priority"], options["expires"]) == ("slow", 3, 60)
     assert options["soft_time_limit"] == 10 < options["time_limit"]
     assert options["countdown"] is options["eta"] is None

@@ -26,8 +26,10 @@ def test_a_body_that_outlives_the_brokers_outage_is_not_run_again(deployment: De
     deployment.broker.stop()
     claimed_until = deployment.step(run_id).lease_until
     wait_until(
-        lambda: (deployment.step(run_id).lease_until or claimed_until).timestamp() > claimed_until.timestamp() + 2 * LEASE_S
-        or deployment.step(run_id).losses > 0,
+        lambda: (
+            (deployment.step(run_id).lease_until or claimed_until).timestamp() > claimed_until.timestamp() + 2 * LEASE_S
+            or deployment.step(run_id).losses > 0
+        ),
         DEADLINE_S,
         "the claim is renewed for twice a lease, or lost",
     )

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from interlock import RetryPolicy, Step, Workflow
@@ -160,6 +161,36 @@ def test_no_other_attempt_starts_while_a_revoked_body_cleans_up(deployment: Depl
     deployment.ledger.open_gate(shut)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert deployment.ledger.of(step_id) == ["begin", "cleaning", "clean", "begin"]
+
+
+def test_however_long_a_revoked_body_cleans_up_no_other_attempt_starts(deployment: Deployment, shut: str) -> None:
+    """Celery forgets what it has revoked; the heartbeat still speaks for the body, beyond its lease."""
+    with gate(deployment, uuid4().hex) as cleanup:
+        run_id = enqueue(deployment, "redispatch", held("a", shut, cleanup, task="slow_cleanup"))
+        step_id = deployment.begun(run_id)["a"]
+        revoke(deployment, f"{step_id}.1", terminate=True, signal="SIGUSR1")
+        wait_until(lambda: deployment.step(run_id).drain_until, DEADLINE_S, "the revoke is recorded")
+        since = deployment.step(run_id).drain_until
+        lease_s = 2
+        wait_until(
+            lambda: (deployment.step(run_id).drain_until - since).total_seconds() > lease_s + 1,
+            DEADLINE_S,
+            "its lease is renewed",
+        )
+        assert deployment.ledger.of(step_id) == ["begin", "cleaning"]
+    deployment.ledger.open_gate(shut)
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+    assert deployment.ledger.of(step_id) == ["begin", "cleaning", "clean", "begin"]
+
+
+def test_a_body_deaf_to_a_revoke_is_ended_after_the_grace(deployment: Deployment, shut: str) -> None:
+    run_id = enqueue(deployment, "cancel", held("a", shut, task="hard_of_hearing"))
+    step_id = deployment.begun(run_id)["a"]
+    (pid,) = deployment.ledger.pids(step_id)
+    revoke(deployment, f"{step_id}.1", terminate=True, signal="SIGUSR1")
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+    wait_until(lambda: not psutil.pid_exists(pid), DEADLINE_S, "its process is ended")
+    assert actors(deployment, run_id) == [("cancelled", REVOKER)]
 
 
 def test_a_revoked_body_that_finishes_all_the_same_keeps_its_result(deployment: Deployment, shut: str) -> None:
