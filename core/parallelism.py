@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from .unit_of_work import LockedRun
+    from .locked_run import LockedRun
 
 __all__ = ["Places", "ready_rows"]
 

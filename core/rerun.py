@@ -16,9 +16,9 @@ from .unit_of_work import UnitOfWork
 from .verbs import NewRun, begin_run, insert_run, store_plan
 
 if TYPE_CHECKING:
-    from .cause import Cause
     from sqlalchemy import Connection
 
+    from .cause import Cause
     from .events import Effects, EventEmitter
     from .settings import Settings
 

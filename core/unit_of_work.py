@@ -3,18 +3,18 @@
 A `UnitOfWork` is one locked workflow and the moves made in it. Locking is a statement of its own, before anything else is
 read: a lock taken inside a larger statement reads the workflow's steps from a snapshot older than the lock. Every move
 takes its sources from the transition table, numbers its history rows from the locked row's `seq`, and leaves what is to be
-told after the commit in `effects`. No other module writes `status` or `state_history`.
+told after the commit in `effects`. No other module writes `status`, and `register` appends
+to `state_history` for this one alone.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, literal, null, select, update
+from sqlalchemy import and_, select, update
 
-from .columns import Json, clock
+from .columns import clock
 from .errors import (
     EntityNotFound,
     GuardRefused,
@@ -26,68 +26,29 @@ from .errors import (
 from .events import STATE_CHANGING, Effects, EventEmitter, StateChange
 from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
 from .guards import GuardContext
-from .models import StateHistory, WorkflowRun, WorkflowStep, table_of_model
+from .locked_run import LockedRun, read_run
+from .models import WorkflowRun, WorkflowStep, table_of_model
+from .register import Subject, append_run_row, append_step_rows, change_of
 from .states import WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 
 if TYPE_CHECKING:
-    from .cause import Cause
     from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import ColumnElement, Connection
 
+    from .cause import Cause
     from .states import StepState
 
-__all__ = ["LockedRun", "UnitOfWork"]
+__all__ = ["UnitOfWork"]
 
 logger = logging.getLogger("interlock.core")
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
-_history = table_of_model(StateHistory)
 
 # On the way to executing a run is asked for attached guards whoever moves it: the engine starts what was enqueued for later.
 _STARTING = (WorkflowState.DRAFT, WorkflowState.PLANNING)
-
-_READ_RUN = select(
-    _runs.c.id,
-    _runs.c.session_id,
-    _runs.c.name,
-    _runs.c.status,
-    _runs.c.seq,
-    _runs.c.open_steps,
-    _runs.c.waiting_steps,
-    _runs.c.max_parallel,
-)
-
-_HISTORY_RETURNING = (
-    _history.c.id,
-    _history.c.entity_id,
-    _history.c.seq,
-    _history.c.from_state,
-    _history.c.step_key,
-    _history.c.attempt,
-    _history.c.created_at,
-)
-
-
-@dataclass(slots=True)
-class LockedRun:
-    """The locked row's columns that every unit of work needs; `seq` and `open_steps` are written back by `finish`."""
-
-    id: str
-    session_id: str
-    name: str | None
-    status: WorkflowState
-    seq: int
-    open_steps: int
-    waiting_steps: int = 0
-    max_parallel: int | None = None
-
-    @property
-    def counters(self) -> tuple[int, int, int]:
-        """What `finish` writes back."""
-        return self.seq, self.open_steps, self.waiting_steps
 
 
 class UnitOfWork:
@@ -141,7 +102,7 @@ class UnitOfWork:
         if joined and connection.dialect.name == "sqlite":
             # SQLite has one lock for all writers; a write that changes nothing takes it before anything is read.
             connection.execute(update(_runs).where(_runs.c.id == run_id).values(seq=_runs.c.seq))
-        run = _read_run(connection, _READ_RUN.with_for_update(), run_id)
+        run = read_run(connection, run_id, lock=True)
         if session_id is not None and run.session_id != session_id:
             raise RunNotFound(run_id)
         return cls(connection, effects, run, emitter=emitter)
@@ -153,13 +114,13 @@ class UnitOfWork:
         Raises:
             RunNotFound: No such run.
         """
-        return cls(connection, Effects(), _read_run(connection, _READ_RUN, run_id))
+        return cls(connection, Effects(), read_run(connection, run_id, lock=False))
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
     def begin_run_history(self, cause: Cause) -> None:
         """Write the run's first row: from nothing to the state it was created in."""
-        self._append(self.run.status, from_state=None, cause=cause)
+        self._record([append_run_row(self.connection, self.run, None, self.run.status, cause)])
 
     def move_run(self, target: WorkflowState, cause: Cause, **values: Any) -> bool:
         """Move the run along one edge of the table, guards included.
@@ -177,7 +138,8 @@ class UnitOfWork:
         if source == target:
             return False
         self._require_run(target, cause, self._rules if cause.vetoable or source in _STARTING else NO_RULES)
-        self._announce([self._change(_Subject(WORKFLOW_TABLE.entity_type, self.run.id), source, target, cause)], cause)
+        subject = Subject(WORKFLOW_TABLE.entity_type, self.run.id)
+        self._announce([change_of(self.run, subject, source, target, cause)], cause)
         if WORKFLOW_TABLE.is_terminal(target):
             values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
         moved = self.connection.execute(
@@ -188,7 +150,7 @@ class UnitOfWork:
         if moved.rowcount != 1:
             raise TransitionConflict(**self._run_edge(target))
         self.run.status = target
-        self._append(target, from_state=source, cause=cause)
+        self._record([append_run_row(self.connection, self.run, source, target, cause)])
         return True
 
     def check_run(self, target: WorkflowState, cause: Cause) -> None:
@@ -218,7 +180,9 @@ class UnitOfWork:
 
     def begin_step_history(self, cause: Cause, *conditions: ColumnElement[bool]) -> None:
         """Write the first row of every step of the run (that meets `conditions`), in plan order."""
-        self._append_steps(and_(_steps.c.run_id == self.run.id, *conditions), None, cause)
+        self._record(
+            append_step_rows(self.connection, self.run, and_(_steps.c.run_id == self.run.id, *conditions), None, cause)
+        )
 
     def move_steps(
         self,
@@ -262,7 +226,7 @@ class UnitOfWork:
         **values: Any,
     ) -> list[StateChange]:
         self._announce_steps(where, target, cause)
-        changes = self._append_steps(where, target, cause)
+        changes = self._record(append_step_rows(self.connection, self.run, where, target, cause))
         if changes:
             # The lock is held, so the rows that the insert saw are the rows that the update finds.
             self.connection.execute(
@@ -362,6 +326,10 @@ class UnitOfWork:
         )
         require_guards(context, rules, self.run.name)
 
+    def _record(self, changes: list[StateChange]) -> list[StateChange]:
+        self.effects.changes.extend(changes)
+        return changes
+
     def _announce(self, changes: list[StateChange], cause: Cause) -> None:
         """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
@@ -386,155 +354,17 @@ class UnitOfWork:
         )
         self._announce(
             [
-                self._change(_Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt), row.status, target, cause)
+                change_of(
+                    self.run,
+                    Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt),
+                    row.status,
+                    target,
+                    cause,
+                )
                 for row in rows
             ],
             cause,
         )
-
-    def _change(self, subject: _Subject, source: str | None, target: str, cause: Cause) -> StateChange:
-        return StateChange(
-            entity_type=subject.entity_type,
-            entity_id=subject.entity_id,
-            session_id=self.run.session_id,
-            workflow_id=self.run.id,
-            seq=subject.seq,
-            from_state=None if source is None else str(source),
-            to_state=str(target),
-            reason=cause.reason,
-            transitioned_by=cause.actor,
-            step_key=subject.step_key,
-            attempt=subject.attempt,
-            created_at=subject.created_at,
-            meta=cause.meta,
-            history_id=subject.history_id,
-        )
-
-    def _append(self, target: WorkflowState, *, from_state: WorkflowState | None, cause: Cause) -> None:
-        self.run.seq += 1
-        row = self.connection.execute(
-            insert(_history)
-            .values(
-                entity_type=WORKFLOW_TABLE.entity_type,
-                entity_id=self.run.id,
-                session_id=self.run.session_id,
-                workflow_id=self.run.id,
-                seq=self.run.seq,
-                from_state=None if from_state is None else from_state.value,
-                to_state=target.value,
-                transition_reason=cause.reason,
-                transitioned_by=cause.actor,
-                meta=cause.meta,
-                created_at=clock(),
-            )
-            .returning(_history.c.id, _history.c.created_at),
-        ).one()
-        subject = _Subject(
-            WORKFLOW_TABLE.entity_type,
-            self.run.id,
-            seq=self.run.seq,
-            history_id=row.id,
-            created_at=row.created_at,
-        )
-        self.effects.changes.append(self._change(subject, from_state, target, cause))
-
-    def _append_steps(
-        self,
-        where: ColumnElement[bool],
-        target: StepState | None,
-        cause: Cause,
-    ) -> list[StateChange]:
-        """Append a row for each step that meets `where`; target None stands for the row of its creation."""
-        order = func.row_number().over(order_by=(_steps.c.position, _steps.c.key))
-        source = select(
-            literal(STEP_TABLE.entity_type),
-            _steps.c.id,
-            _steps.c.session_id,
-            _steps.c.run_id,
-            literal(self.run.seq) + order,
-            _steps.c.status if target is not None else null(),
-            _steps.c.status if target is None else literal(target.value),
-            literal(cause.reason, type_=_history.c.transition_reason.type),
-            literal(cause.actor),
-            _steps.c.key,
-            _steps.c.attempt,
-            clock(),
-            literal(cause.meta, type_=Json),
-        ).where(where)
-        # Ordered, so that id and created_at (volatile, evaluated row by row) rise with seq.
-        source = source.order_by(_steps.c.position, _steps.c.key)
-        rows = self.connection.execute(
-            insert(_history)
-            .from_select(
-                [
-                    "entity_type",
-                    "entity_id",
-                    "session_id",
-                    "workflow_id",
-                    "seq",
-                    "from_state",
-                    "to_state",
-                    "transition_reason",
-                    "transitioned_by",
-                    "step_key",
-                    "attempt",
-                    "created_at",
-                    "meta",
-                ],
-                source,
-                include_defaults=False,
-            )
-            .returning(*_HISTORY_RETURNING, _history.c.to_state),
-        ).all()
-        self.run.seq += len(rows)
-        changes = [
-            self._change(
-                _Subject(
-                    STEP_TABLE.entity_type,
-                    row.entity_id,
-                    row.step_key,
-                    row.attempt,
-                    seq=row.seq,
-                    history_id=row.id,
-                    created_at=row.created_at,
-                ),
-                row.from_state,
-                row.to_state,
-                cause,
-            )
-            for row in sorted(rows, key=lambda row: row.seq)
-        ]
-        self.effects.changes.extend(changes)
-        return changes
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """Whose row it is; with the row's own columns once there is one."""
-
-    entity_type: str
-    entity_id: str
-    step_key: str | None = None
-    attempt: int | None = None
-    seq: int = 0
-    history_id: int | None = None
-    created_at: Any = None
-
-
-def _read_run(connection: Connection, query: Select[Any], run_id: str) -> LockedRun:
-    row = connection.execute(query.where(_runs.c.id == run_id)).one_or_none()
-    if row is None:
-        raise RunNotFound(run_id)
-    return LockedRun(
-        id=row.id,
-        session_id=row.session_id,
-        name=row.name,
-        status=WORKFLOW_TABLE.parse(row.status),
-        seq=row.seq,
-        open_steps=row.open_steps,
-        waiting_steps=row.waiting_steps,
-        max_parallel=row.max_parallel,
-    )
 
 
 def _step_edge(row: Mapping[Any, Any], target: StepState) -> dict[str, Any]:

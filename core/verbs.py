@@ -16,12 +16,13 @@ from .columns import clock, seconds_after, seconds_between
 from .dispatching import begin_attempts, redispatch_pending
 from .errors import CommandRefused, TransitionNotAllowed
 from .flow import PAUSE_MODES, Flow, check_mode
+from .locked_run import LockedRun
 from .models import ApprovalRequest, StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
 from .outcomes import apply_late
 from .states import StepState, WorkflowState
 from .step_verbs import apply_intent
 from .transitions import WORKFLOW_TABLE
-from .unit_of_work import LockedRun, UnitOfWork
+from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from interlock.signals.header import read_header
@@ -141,22 +142,18 @@ def _on_revoked(
     """MAIN has discarded a message or ended a body; whether by us or by somebody else, the database knows."""
     supervisor = current_supervisor()
     header = read_header(request)
+    if supervisor is None or header is None:
+        return
+    if terminated and request.id not in worker_state.revoked:
+        # Ended by us, which the database knows; or a process that a revoke has spared once: Celery calls its death one too.
+        supervisor.note_end(request, "worker_lost", "its process was lost")
+        return
     softly = signum == SOFT_SIGNAL
-    if supervisor is not None and header is not None:
-        if softly:
-            supervisor.keep(request.id)
-        supervisor.note(
-            {
-                "revoked": {
-                    "run_id": header.run_id,
-                    "step_id": header.step_id,
-                    "task_id": request.id,
-                    "terminated": bool(terminated),
-                    "expired": bool(expired),
-                    "softly": softly,
-                },
-            },
-        )
+    if softly:
+        supervisor.keep(request.id)
+    how = {"terminated": bool(terminated), "expired": bool(expired), "softly": softly}
+    identity = {"run_id": header.run_id, "step_id": header.step_id, "task_id": request.id}
+    supervisor.note({"revoked": {**identity, **how}})
 
 
 @control_command(name=INTERRUPT_COMMAND, args=[("task_ids", list), ("mode", str)], visible=False)

@@ -261,6 +261,21 @@ def test_our_own_interrupts_are_not_taken_for_revokes(deployment: Deployment, sh
     assert REVOKER not in {row.transitioned_by for row in deployment.history(run_id)}
 
 
+def test_a_process_lost_after_a_revoke_is_lost_and_not_revoked(deployment: Deployment, narrow: str, shut: str) -> None:
+    """Celery marks a process that has survived a revoke, and takes its later death for another one."""
+    first = enqueue(deployment, "cancel", held("a", shut, queue=narrow))
+    step_id = deployment.begun(first)["a"]
+    revoke(deployment, f"{step_id}.1", terminate=True, signal="SIGUSR1")
+    deployment.ledger.wait_for(step_id, "stopped by SoftTimeLimitExceeded")
+    policy = RetryPolicy(initial_delay_s=0.01)
+    run_id, status = deployment.run(Step("a", task_name("dies"), (1,), queue=narrow, retry=policy))
+    dead, _ = deployment.ledger.pids(deployment.step_id(run_id))
+    assert deployment.ledger.pids(step_id)[0] == dead, "it was the process that had been revoked"
+    assert status == "completed"
+    assert deployment.step(run_id).losses == 1
+    assert deployment.history(run_id, "a")[2].transition_reason == "worker lost"
+
+
 # --- expired messages
 
 
