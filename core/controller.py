@@ -9,21 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from .approvals import APPROVED, REJECTED
 from .cause import Cause
-from .errors import InvalidPlan, PayloadTooLarge, RunNotFound
+from .counters import UNSETTLED
+from .errors import InvalidPlan, PayloadTooLarge, RunNotFound, StateMachineError
 from .joining import database_of, deliver_for, read_in, write_in
 from .json_values import json_size, plain_json
-from .models import WorkflowRun, table_of_model
+from .models import WorkflowRun, WorkflowStep, table_of_model
 from .names import check_name, check_text
 from .plan import PlanLimits, validate_plan
 from .rerun import rerun
 from .settings import Settings
-from .states import WorkflowState
+from .states import StepState, WorkflowState
 from .status import run_status
 from .step_verbs import decide_step, pause_step, resume_step, retry_step, settle_step
+from .transitions import WORKFLOW_TABLE
 from .unit_of_work import UnitOfWork
 from .verbs import NewRun, cancel_run, insert_run, pause_run, resume_run, start_run, store_plan
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.orm import Session
 
     from .events import Effects, EventEmitter
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkflowController"]
 
 _runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
 
 
 class WorkflowController:
@@ -319,20 +322,42 @@ class WorkflowController:
 
     def can_pause(self, run_id: str) -> bool:
         """Whether `pause_workflow` would succeed now."""
-        return self._state(run_id) is WorkflowState.EXECUTING
+        running = _steps.c.status == StepState.RUNNING.value
+        return self._can(run_id, (WorkflowState.EXECUTING,), WorkflowState.PAUSED, StepState.PAUSED, running)
 
     def can_resume(self, run_id: str) -> bool:
         """Whether `resume_workflow` would succeed now."""
-        return self._state(run_id) is WorkflowState.PAUSED
+        by_workflow = and_(_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
+        return self._can(run_id, (WorkflowState.PAUSED,), WorkflowState.EXECUTING, StepState.RUNNING, by_workflow)
 
     def can_cancel(self, run_id: str) -> bool:
         """Whether `cancel_workflow` would move the run now."""
-        state = self._state(run_id)
-        return state is not None and state not in (
-            WorkflowState.COMPLETED,
-            WorkflowState.FAILED,
-            WorkflowState.CANCELLED,
-        )
+        unsettled = _steps.c.status.in_([state.value for state in UNSETTLED])
+        sources = WORKFLOW_TABLE.sources(WorkflowState.CANCELLED)
+        return self._can(run_id, sources, WorkflowState.CANCELLED, StepState.CANCELLED, unsettled)
+
+    def _can(
+        self,
+        run_id: str,
+        sources: Collection[WorkflowState],
+        target: WorkflowState,
+        step_target: StepState,
+        moving: ColumnElement[bool],
+    ) -> bool:
+        """Whether the run is in one of `sources`, and its guards let it and the steps `moving` along."""
+        if self._state(run_id) not in sources:
+            return False
+
+        def work(connection: Connection) -> bool:
+            unit, cause = UnitOfWork.peek(connection, run_id), Cause("user", vetoable=True)
+            try:
+                unit.check_run(target, cause)
+                unit.check_steps(step_target, cause, moving)
+            except StateMachineError:
+                return False
+            return True
+
+        return read_in(self._session, work)
 
     # --- inside --------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
@@ -100,7 +101,8 @@ def _take_over(unit: UnitOfWork, old_id: str, cause: Cause) -> None:
         .where(old.c.run_id == old_id, old.c.status == StepState.COMPLETED.value, old.c.parent_id.is_(None))
         .scalar_subquery()
     )
-    because = cause.because(f"completed in {old_id}", {"reused_from": old_id})
+    # Nothing starts here, so that a guard on starting has no say.
+    because = replace(cause.because(f"completed in {old_id}", {"reused_from": old_id}), vetoable=False)
     unit.move_steps(StepState.RUNNING, because, _steps.c.key.in_(reused), started_at=clock())
     unit.connection.execute(
         update(_steps)

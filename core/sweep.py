@@ -23,6 +23,7 @@ from .cause import Cause
 from .columns import clock, seconds_after
 from .database import is_lost_connection
 from .dispatching import DISPATCH_COLUMNS
+from .errors import GuardRefused
 from .events import Dispatch
 from .flow import ENGINE, Flow
 from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, table_of_model
@@ -301,7 +302,18 @@ class Sweeper:
             unit.finish()
             return True
 
-        return self._database.transact(work)
+        try:
+            return self._database.transact(work)
+        except GuardRefused as refusal:
+            logger.info("the start of %s is put off: %s", run_id, refusal)
+            self._database.transact(lambda connection, _: self._put_off(connection, run_id))
+            return False
+
+    def _put_off(self, connection: Connection, run_id: str) -> None:
+        """Try a start again later: refused at each sweep, 500 of them would keep the others from being started."""
+        held = (_runs.c.id == run_id, _runs.c.status == WorkflowState.DRAFT.value, _runs.c.start_at <= clock())
+        later = seconds_after(self._settings.redispatch_s)
+        connection.execute(update(_runs).where(*held).values(start_at=later))
 
     def _overdue(self, run_id: str) -> bool:
         def work(connection: Connection, effects: Effects) -> bool:

@@ -277,6 +277,10 @@ class UnitOfWork:
         self._require_guards(STEP_TABLE.entity_type, row, target, cause, rules)
         return row
 
+    def check_steps(self, target: StepState, cause: Cause, *conditions: ColumnElement[bool]) -> None:
+        """Raise unless the attached guards let every step that meets `conditions` move to `target` now."""
+        self._require_steps(and_(_steps.c.run_id == self.run.id, *conditions), target, cause)
+
     def _require_steps(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> None:
         """Ask the attached guards about each step that would move; without a rule for the edge nothing is read."""
         ruled = self._rules.steps_moving_to(target, self.run.name) if self._rules else None

@@ -377,6 +377,47 @@ def test_the_rules_hold_for_any_session_on_the_databases_engine_and_for_others_o
         engine.dispose()
 
 
+def test_the_controllers_questions_take_the_attached_guards_into_account(
+    attach: Callable[..., None], controller: WorkflowController, worker: WorkerDouble
+) -> None:
+    """True exactly where the call would succeed, for edges of the run and for one of its steps."""
+    attach(STEP, "running", "paused", step="b")
+    attach(STEP, "paused", "running", step="b")
+    attach(RUN, "paused", "cancelled")
+    run_id = controller.enqueue_workflow(steps("a", "b"), task_description="x")
+    worker.claim("a")
+    closed.add("b")
+    assert controller.can_pause(run_id)  # b does not run
+    closed.clear()
+    worker.claim("b")
+    for verb in ("pause", "resume"):
+        closed.add("b")
+        assert not getattr(controller, f"can_{verb}")(run_id)
+        with pytest.raises(GuardRefused):
+            getattr(controller, f"{verb}_workflow")(run_id)
+        closed.clear()
+        assert getattr(controller, f"can_{verb}")(run_id)
+        getattr(controller, f"{verb}_workflow")(run_id)
+    closed.add("*")
+    assert controller.can_cancel(run_id)
+    closed.clear()
+    controller.pause_workflow(run_id)
+    closed.add("*")
+    assert not controller.can_cancel(run_id)
+
+
+def test_a_rerun_takes_completed_steps_over_without_asking_whether_they_may_start(
+    attach: Callable[..., None], controller: WorkflowController, worker: WorkerDouble, rows: Rows
+) -> None:
+    attach(STEP, "pending", "running")
+    run_id = controller.enqueue_workflow([step("a"), step("b", "a")], task_description="x")
+    worker.run("a")
+    worker.run_failing("b")
+    closed.add("*")
+    again = controller.rerun_workflow(run_id)
+    assert rows.states(again) == {"a": "completed", "b": "pending"}
+
+
 # starts
 
 
@@ -408,7 +449,7 @@ def test_a_refused_claim_leaves_the_step_pending_and_it_is_offered_again(
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_delayed_start_that_is_refused_is_tried_again_at_each_sweep(
+def test_a_delayed_start_that_is_refused_is_put_off(
     attach: Callable[..., None],
     controller: WorkflowController,
     worker: WorkerDouble,
@@ -420,9 +461,13 @@ def test_a_delayed_start_that_is_refused_is_tried_again_at_each_sweep(
     run_id = controller.enqueue_workflow(steps("a"), task_description="x", start_at=later)
     rows.set_run(run_id, start_at=seconds_after(-1))
     closed.add("*")
-    for _ in range(2):
-        assert sweeper.sweep().runs_started == 0
-        assert (rows.run(run_id).status, rows.path(run_id)) == ("draft", ["draft"])
+    assert sweeper.sweep().runs_started == 0
+    assert (rows.run(run_id).status, rows.path(run_id)) == ("draft", ["draft"])
+    put_off = rows.run(run_id).start_at - datetime.now(UTC)
+    assert timedelta(seconds=20) < put_off <= timedelta(seconds=30)  # redispatch_s
+    asked.clear()
+    assert sweeper.sweep().runs_started == 0
+    assert asked == []
     closed.clear()
     rows.set_run(run_id, start_at=seconds_after(-1))
     assert sweeper.sweep().runs_started == 1
