@@ -86,7 +86,10 @@ def approve(options: Options, run_id: str, step: str, *, comment: str | None) ->
 @click.argument("step")
 @_comment
 def reject(options: Options, run_id: str, step: str, *, comment: str | None) -> None:
-    """Reject what STEP asks for: the run is cancelled, or goes on with the decision where its plan says so."""
+    """Reject what STEP of a run asks for.
+
+    The run is cancelled, or goes on with the decision where its plan says so.
+    """
     with connect(options) as client:
         decide(client, run_id, step, Screen.of(options), approved=False, comment=comment)
 
@@ -96,7 +99,10 @@ def reject(options: Options, run_id: str, step: str, *, comment: str | None) -> 
 @click.argument("step")
 @_reason
 def retry(options: Options, run_id: str, step: str, *, reason: str | None) -> None:
-    """Run the failed STEP of a live run again; in a paused one, when it is resumed."""
+    """Run the failed STEP of a live run again.
+
+    In a paused run, it runs when that is resumed.
+    """
     with connect(options) as client:
         retry_step(client, run_id, step, Screen.of(options), reason=reason)
 
@@ -111,7 +117,7 @@ def retry(options: Options, run_id: str, step: str, *, reason: str | None) -> No
 @click.argument("result")
 @click.option("--reason", metavar="TEXT", required=True, help="Why; kept in the history.")
 def settle(options: Options, run_id: str, step: str, result: str, *, reason: str) -> None:
-    """Give the failed STEP of a live run its RESULT (JSON) by hand."""
+    """Give a failed STEP its RESULT (JSON) by hand."""
     try:
         document = json.loads(result)
     except ValueError as error:
@@ -125,6 +131,9 @@ def settle(options: Options, run_id: str, step: str, result: str, *, reason: str
 @click.argument("run_id")
 @_reason
 def rerun(options: Options, run_id: str, *, reason: str | None) -> None:
-    """Start a new run of one that failed or was cancelled; what it had completed is reused."""
+    """Run what failed or was cancelled again, in a new run.
+
+    What it had completed is reused.
+    """
     with connect(options) as client:
         rerun_run(client, run_id, Screen.of(options), reason=reason)

@@ -88,6 +88,9 @@ def explain(options: Options, run_id: str) -> None:
 @click.argument("run_id", required=False)
 @click.pass_context
 def verify(ctx: click.Context, options: Options, run_id: str | None) -> None:
-    """Replay the history of a run, or of all, and compare it with what is there; exit code 1 where it does not hold."""
+    """Check the history of a run, or of all runs.
+
+    It is replayed and compared with what is there; the exit code is 1 where they differ.
+    """
     if not verify_database(database_url(options), Screen.of(options), run_id):
         ctx.exit(1)

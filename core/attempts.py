@@ -194,6 +194,8 @@ class Attempts:
             if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
                 return _stale(ref, row, StepState.CANCELLED)
             if expired:
+                if unit.run.status is not WorkflowState.EXECUTING:
+                    return _stale(ref, row, StepState.FAILED)  # paused: it is sent again with the resume
                 cause = Cause(ENGINE, "its message expired before a worker took it")
                 unit.move_steps(
                     StepState.RUNNING,

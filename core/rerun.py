@@ -49,12 +49,15 @@ def rerun(
 
     Raises:
         RunNotFound: No such run in this session.
-        CommandRefused: The old run has not ended failed or cancelled.
+        CommandRefused: The old run has not ended failed or cancelled, or never had a plan.
     """
     old = UnitOfWork.lock(connection, effects, old_id, session_id=session_id, emitter=emitter)
     if old.run.status not in _RERUNNABLE:
         msg = f"only a failed or cancelled workflow is run again; this one is {old.run.status}"
         raise CommandRefused("rerun", msg)
+    plan = stored_plan(connection, old_id)
+    if not plan.steps:
+        raise CommandRefused("rerun", "it has no plan: it was cancelled before it had one")
     stored = connection.execute(select(_runs).where(_runs.c.id == old_id)).one()
     new = NewRun(
         session_id=session_id,
@@ -67,7 +70,7 @@ def rerun(
     unit = insert_run(connection, effects, new, cause.because(f"run again after {old_id}"), emitter=emitter)
     if unit is None:  # only a used idempotency key is not inserted, and a rerun has none
         raise AssertionError
-    store_plan(unit, stored_plan(connection, old_id))
+    store_plan(unit, plan)
     begin_run(unit, cause)
     _take_over(unit, old_id, cause)
     Flow(unit, settings).readvance()
@@ -94,11 +97,18 @@ def stored_plan(connection: Connection, run_id: str) -> PlanSpec:
 
 
 def _take_over(unit: UnitOfWork, old_id: str, cause: Cause) -> None:
-    """Complete the steps that the old run had completed, with its results; a fixed number of statements."""
+    """Complete the steps that the old run had completed, with its results; a fixed number of statements.
+
+    Not those behind a step that is run again (a clean-up, or what is done on failure): how they begin is not decided yet.
+    """
     old = _steps.alias("old")
+    of_plan = (old.c.run_id == old_id, old.c.parent_id.is_(None))
+    ended_badly = old.c.status.in_([StepState.FAILED.value, StepState.CANCELLED.value])
+    again = select(old.c.id.label("id")).where(*of_plan, ended_badly).cte("again", recursive=True)
+    again = again.union(select(_dependencies.c.step_id).join(again, _dependencies.c.upstream_id == again.c.id))
     reused = (
         select(old.c.key)
-        .where(old.c.run_id == old_id, old.c.status == StepState.COMPLETED.value, old.c.parent_id.is_(None))
+        .where(*of_plan, old.c.status == StepState.COMPLETED.value, old.c.id.not_in(select(again.c.id)))
         .scalar_subquery()
     )
     # Nothing starts here, so that a guard on starting has no say.

@@ -16,7 +16,7 @@ from .flow import Flow
 from .models import WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import retry_now
 from .plan import OnExternalRevoke
-from .states import StepState
+from .states import StepState, WorkflowState
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -48,6 +48,8 @@ def apply_external_revoke(
         ended: The body has ended, so nothing is left to drain; after the soft signal it may still clean up.
     """
     policy = _policy(unit, row)
+    if policy is OnExternalRevoke.REDISPATCH and unit.run.status is not WorkflowState.EXECUTING:
+        return  # nothing starts now; what the resume sends is discarded for its burnt id, and comes back here
     cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
     here = _steps.c.id == row.id
     released = CLEARED if ended else LET_GO

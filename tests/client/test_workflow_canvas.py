@@ -14,12 +14,12 @@ from interlock.core.errors import InvalidPlan
 app = Celery("test_canvas", set_as_current=False)
 
 
-@app.task(name="shop.add")
+@app.task(name="canvas.add")
 def add(x: int, y: int) -> int:
     return x + y
 
 
-@app.task(name="shop.total")
+@app.task(name="canvas.total")
 def total(numbers: list[int]) -> int:
     return sum(numbers)
 
@@ -45,7 +45,7 @@ def test_a_signature_is_one_step() -> None:
     assert plan.document()["steps"] == [
         {
             "key": "add",
-            "task": "shop.add",
+            "task": "canvas.add",
             "args": [1],
             "kwargs": {"y": 2},
             "queue": "q",

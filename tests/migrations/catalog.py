@@ -28,7 +28,7 @@ _POSTGRESQL = {
     "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE tablename = ANY(:ours)",
 }
 _LEFT_BEHIND = {
-    "sqlite": "SELECT type, name FROM sqlite_master",
+    "sqlite": "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
     "postgresql": """
         SELECT 'relation', relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
         UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace

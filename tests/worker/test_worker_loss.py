@@ -99,11 +99,15 @@ def test_a_body_that_kills_its_process_each_time_fails_in_the_end(
 
 def test_a_killed_engine_is_started_again_and_carries_out_once_what_came_meanwhile(
     deployment: Deployment,
-    victim: CeleryWorker,
     survivor: CeleryWorker,
     shut: str,
 ) -> None:
-    """Both engines are killed, so that nobody consumes the control queue while the commands come."""
+    """Both engines are killed, so that nobody consumes the control queue while the commands come.
+
+    Nobody renews claims meanwhile either, so this worker's leases are longer than the start of an engine on a busy machine.
+    """
+    name = f"patient-{uuid4().hex[:8]}"
+    victim = deployment.worker(name, concurrency=1, args=("--queues", name), INTERLOCK_LEASE_S="30")
     run_id = deployment.enqueue(held("a", shut, queue=_queue_of(victim)))
     deployment.begun(run_id)
     engines = {worker: engine_pid(worker) for worker in (victim, survivor)}
@@ -120,6 +124,7 @@ def test_a_killed_engine_is_started_again_and_carries_out_once_what_came_meanwhi
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert deployment.ledger.of(deployment.step_id(run_id)) == ["begin", "end"]
     assert deployment.step(run_id).losses == 0
+    victim.terminate()
 
 
 def test_no_process_outlives_a_killed_main(deployment: Deployment, victim: CeleryWorker, shut: str) -> None:
