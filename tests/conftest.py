@@ -188,9 +188,7 @@ def migrated_sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def migrated_postgres_url(
-    _running_postgres: PostgresDatabases, _postgres_template: str
-) -> Iterator[str]:
+def migrated_postgres_url(_running_postgres: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
     """The URL of a PostgreSQL database with all tables and no rows, dropped after the test."""
     yield from _fresh_postgres(_running_postgres, template=_postgres_template)
 

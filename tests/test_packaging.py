@@ -74,9 +74,5 @@ def test_the_wheel_holds_each_data_file_of_the_tree(wheel: zipfile.ZipFile) -> N
 
 
 def test_each_folder_is_reached_through_a_relative_symlink() -> None:
-    links = {
-        path.name: path.readlink()
-        for path in (ROOT / "src/interlock").iterdir()
-        if path.is_symlink()
-    }
+    links = {path.name: path.readlink() for path in (ROOT / "src/interlock").iterdir() if path.is_symlink()}
     assert links == {folder: Path("..", "..", folder) for folder in FOLDERS}

@@ -76,9 +76,7 @@ def test_a_database_url_names_an_empty_database(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_postgres_keeps_what_was_committed(
-    postgres_server: PostgresServer, postgres_url: str, end: str
-) -> None:
+def test_postgres_keeps_what_was_committed(postgres_server: PostgresServer, postgres_url: str, end: str) -> None:
     url = postgres_url.replace("+psycopg", "")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE kept (id int)")
