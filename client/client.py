@@ -410,7 +410,7 @@ class Client(OperatorVerbs):
 
     def _known_tasks(self) -> frozenset[str] | None:
         """The names of the app's tasks; None where it has none of its own, and is only a producer's."""
-        if not self._dispatches:
+        if not self._dispatches or not self.settings.check_tasks:
             return None
         self.app.loader.import_default_modules()
         self.app.finalize()

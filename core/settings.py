@@ -35,6 +35,9 @@ class Settings(BaseModel):
     """Import path (`package.module:attribute`) of the Celery app, where it cannot be found by itself."""
     guards_file: str | None = None
     """YAML file that attaches guards to edges (docs/guards.md); every process that moves workflows needs it."""
+    check_tasks: bool = True
+    """Whether a plan with a task that the app at hand does not know is refused. A producer that imports only some of the
+    modules turns it off: a task that no worker knows either then fails its step."""
     channel_prefix: str = Field(default="interlock", pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     """Leading part of event channels and of the control queue's name; one per environment that shares a Redis."""
 

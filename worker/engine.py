@@ -123,7 +123,8 @@ class Engine:
 
     def _consume(self) -> None:
         known = frozenset(name for name in self._app.tasks if not name.startswith("celery."))
-        handler = CommandHandler(self._runtime.database, self._settings, known, self._app)
+        checked = known if self._settings.check_tasks else None
+        handler = CommandHandler(self._runtime.database, self._settings, checked, self._app)
         consumer = ControlConsumer(self._app, self._settings, handler, self._stop)
         while not self._stop.is_set():
             try:

@@ -117,6 +117,7 @@ class Deployment:
             interlock_database_url=self.database_url,
             interlock_redis_url=self.events.url(0),
             interlock_watch_poll_s=1,
+            interlock_check_tasks=False,  # shared tasks of other test modules make it know some, and not these
             interlock_redispatch_s=3,
             interlock_lease_s=2,
             interlock_command_timeout_s=10,
