@@ -77,6 +77,12 @@ class Board:
             row = self.steps.setdefault(change.step_key, StepRow(change.step_key))
             self._apply_to_step(row, change, at)
 
+    def progress(self, key: str, words: str) -> None:
+        """Take in what a running step says of its progress; shown until its next change."""
+        row = self.steps.get(key)
+        if row is not None and row.state == StepState.RUNNING:
+            row.note = words
+
     @property
     def counts(self) -> dict[str, int]:
         """How many steps are in each state, in the order of the states; states without steps are left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -18,11 +18,13 @@ from .board import Board
 from .connection import connect
 from .failures import EXIT_REFUSED
 from .options import Options, Verb
+from .progress import progress_told
 from .screen import Screen
 from .wording import duration, elapsed_s, error_line, moment, state_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from rich.console import RenderableType
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from .board import StepRow
     from .connection import Operator
+
+    _Display: TypeAlias = tuple[Callable[[StateChange], None], Callable[[str, str], None]]
 
 __all__ = ["follow", "print_changes", "report_end", "watch"]
 
@@ -59,7 +63,7 @@ def follow(client: Operator, run_id: str, screen: Screen | None = None, *, silen
     """
     screen = screen or Screen()
     board = Board(client.status(run_id))
-    with _shown(board, screen, silent=silent) as show:
+    with _shown(board, screen, silent=silent) as (show, tell), progress_told(client, run_id, tell):
         for change in client.watch(run_id):
             show(change)
     return board.state
@@ -72,12 +76,13 @@ def print_changes(client: Operator, run_id: str, screen: Screen, *, after_seq: i
         The final state.
     """
     state = str(client.status(run_id)["status"])
-    for change in client.watch(run_id, after_seq):
-        if screen.as_json:
-            click.echo(json.dumps(change.data(), ensure_ascii=False))
-        else:
-            screen.line(_change_line(change))
-        state = change.to_state if change.step_key is None else state
+    with nullcontext() if screen.as_json else progress_told(client, run_id, _line_teller(screen)):
+        for change in client.watch(run_id, after_seq):
+            if screen.as_json:
+                click.echo(json.dumps(change.data(), ensure_ascii=False))
+            else:
+                screen.line(_change_line(change))
+            state = change.to_state if change.step_key is None else state
     return state
 
 
@@ -142,14 +147,23 @@ def unfollowed_on_interrupt(run_id: str, screen: Screen, advice: str | None = No
 
 
 @contextmanager
-def _shown(board: Board, screen: Screen, *, silent: bool) -> Iterator[Callable[[StateChange], None]]:
+def _shown(board: Board, screen: Screen, *, silent: bool) -> Iterator[_Display]:
+    """What takes in changes, and what takes in progress, for this kind of screen."""
     if silent or screen.as_json:
-        yield board.apply
+        yield board.apply, board.progress
     elif not screen.is_live:
-        yield lambda change: _print_and_apply(board, screen, change)
+        yield lambda change: _print_and_apply(board, screen, change), _line_teller(screen)
     else:
-        with _live(board, screen) as show:
-            yield show
+        with _live(board, screen) as display:
+            yield display
+
+
+def _line_teller(screen: Screen) -> Callable[[str, str], None]:
+    def tell(key: str, words: str) -> None:
+        time = screen.now.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        screen.line(Text.assemble((time, "dim"), f"  {key:<20} ", (f"… {words}", "dim")))
+
+    return tell
 
 
 def _print_and_apply(board: Board, screen: Screen, change: StateChange) -> None:
@@ -158,12 +172,16 @@ def _print_and_apply(board: Board, screen: Screen, change: StateChange) -> None:
 
 
 @contextmanager
-def _live(board: Board, screen: Screen) -> Iterator[Callable[[StateChange], None]]:
+def _live(board: Board, screen: Screen) -> Iterator[_Display]:
     lock = Lock()  # the screen is drawn by a thread of its own, so that seconds count up while nothing changes
 
     def show(change: StateChange) -> None:
         with lock:
             board.apply(change)
+
+    def tell(key: str, words: str) -> None:
+        with lock:
+            board.progress(key, words)
 
     def draw() -> RenderableType:
         with lock:
@@ -172,7 +190,7 @@ def _live(board: Board, screen: Screen) -> Iterator[Callable[[StateChange], None
     with Live(
         get_renderable=draw, console=screen.out, refresh_per_second=_REFRESH_PER_S, vertical_overflow="crop"
     ) as live:
-        yield show
+        yield show, tell
         live.refresh()
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from interlock.core.states import StepState
 
-from .wording import ago, duration, elapsed_s, error_line, moment, state_text
+from .wording import ago, duration, elapsed_s, error_line, moment, progress_words, state_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,10 +56,8 @@ def step_row(step: Mapping[str, Any], now: datetime) -> tuple[str | Text, ...]:
 def _step_note(step: Mapping[str, Any]) -> str | Text:
     if step["error"]:
         return Text(error_line(step["error"]), style="red")
-    progress = step.get("progress") or {}
-    if step["status"] == StepState.RUNNING and progress:
-        done = f"{progress.get('done')}/{progress.get('total')}" if progress.get("total") else ""
-        return " ".join(part for part in (done, progress.get("message")) if part)
+    if step["status"] == StepState.RUNNING and (words := progress_words(step.get("progress"))):
+        return words
     return f"on {step['claimed_by']}" if step["status"] == StepState.RUNNING and step["claimed_by"] else ""
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["STYLES", "ago", "as_time", "duration", "elapsed_s", "error_line", "moment", "state_text"]
+__all__ = ["STYLES", "ago", "as_time", "duration", "elapsed_s", "error_line", "moment", "progress_words", "state_text"]
 
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
@@ -114,3 +114,12 @@ def error_line(value: Any, most: int = 200) -> str:
     lines = [line.strip() for line in str(value or "").splitlines() if line.strip()]
     text = lines[-1] if lines else ""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def progress_words(progress: Mapping[str, Any] | None) -> str:
+    """What a step says of its progress, such as `12/100 labels`; empty where it says nothing."""
+    if not progress:
+        return ""
+    done, total, message = progress.get("done"), progress.get("total"), progress.get("message")
+    counted = f"{done:g}/{total:g}" if total else "" if done is None else f"{done:g}"
+    return " ".join(part for part in (counted, message) if part)

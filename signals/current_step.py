@@ -108,7 +108,7 @@ class CurrentStep:
             raise self._superseded()
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Say how far the work is; shown by `status`.
+        """Say how far the work is; shown by `status` and, about once a second, by `watch` and `run` on the command line.
 
         Args:
             done: Units done.

@@ -94,7 +94,7 @@ def test_of_two_resumes_one_resumes_and_dispatches(
     rows: Rows,
 ) -> None:
     runs = []
-    for _ in range(60):
+    for _ in range(100):
         worker.queue.clear()
         run_id = controller.enqueue_workflow(steps("a", "b"), task_description="x")
         controller.pause_workflow(run_id)
@@ -138,7 +138,7 @@ def test_a_failure_racing_the_last_success_ends_the_run_once(
 ) -> None:
     """Whoever comes second finds the run ended, or ends it; a completed run never hides the failure."""
     runs = []
-    for _ in range(60):
+    for _ in range(100):
         run_id, first = _claimed(controller, worker, step("a"), step("b"))
         runs.append((run_id, first, worker.claim("b")))
     rounds = racers.rounds(
