@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint format docs clean
+.PHONY: help install demo test test-long coverage lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -20,8 +20,11 @@ demo: $(VENV)/.installed-demo ## Run the example workflow: its own Redis, SQLite
 test: $(VENV)/.installed-dev ## Run the tests (they start their own servers on private ports)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
+
 coverage: $(VENV)/.installed-dev ## Run the tests with coverage, subprocesses included
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '' --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

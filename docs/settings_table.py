@@ -35,7 +35,7 @@ def _names_that_are_read() -> set[str]:
 def _default(name: str, value: object) -> str:
     if value is None:
         return "none"
-    if not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return f"`{value}`"
     unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
     return f"{value:,}{unit}"

@@ -17,6 +17,8 @@ from . import guide_page
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+pytestmark = pytest.mark.long
+
 GUIDE = ROOT / "docs" / "guide"
 INDEX = GUIDE / "README.md"
 PAGES = [*sorted(path for path in GUIDE.glob("*.md") if path != INDEX), ROOT / "docs" / "from-canvas.md"]

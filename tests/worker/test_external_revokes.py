@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
+pytestmark = pytest.mark.long
+
 REVOKER = "celery revoke"
 POLICIES = ("cancel", "pause", "redispatch")
 

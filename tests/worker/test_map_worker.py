@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
+pytestmark = pytest.mark.long
+
 APP = "tests.worker.author_tasks"
 ITEMS = {"map": 1_000, "workflow": 200}
 AT_ONCE = 10

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
+pytestmark = pytest.mark.long
+
 APP = "tests.worker.author_tasks"
 AGAIN = RetryPolicy(max_attempts=3, initial_delay_s=0.01, jitter=0)
 

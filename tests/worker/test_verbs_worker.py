@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
+pytestmark = pytest.mark.long
+
 Door: TypeAlias = ClientDoor | CommandLine
 
 APP = "tests.worker.author_tasks"

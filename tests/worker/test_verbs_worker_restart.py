@@ -14,6 +14,8 @@ from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 if TYPE_CHECKING:
     from tests.worker.deployment import Deployment
 
+pytestmark = pytest.mark.long
+
 APP = "tests.worker.author_tasks"
 LATER = RetryPolicy(max_attempts=2, initial_delay_s=0.5, jitter=0)
 
