@@ -7,6 +7,7 @@ nothing is opened at import or in MAIN's event loop, and a process that was fork
 from __future__ import annotations
 
 import os
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from interlock.core.attempts import Attempts
@@ -93,6 +94,7 @@ def _guard_rules(app: Celery, settings: Settings) -> GuardRules:
 
 
 _runtimes: dict[tuple[int, int], Runtime] = {}
+_opening = Lock()  # the threads of a pool ask at once
 
 
 def runtime_of(app: Celery) -> Runtime:
@@ -104,5 +106,8 @@ def runtime_of(app: Celery) -> Runtime:
     key = (os.getpid(), id(app))
     runtime = _runtimes.get(key)
     if runtime is None:
-        runtime = _runtimes[key] = Runtime(app, Settings.load(app.conf))
+        with _opening:
+            runtime = _runtimes.get(key)
+            if runtime is None:
+                runtime = _runtimes[key] = Runtime(app, Settings.load(app.conf))
     return runtime

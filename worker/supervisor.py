@@ -33,6 +33,8 @@ logger = logging.getLogger("interlock.worker")
 
 _POLL_S = 0.25
 _RESTART_AFTER_S = 1.0
+_MISCONFIGURED = 2  # the engine's exit code where it cannot work as things are: no tables, no database
+_MENDED_AFTER_S = 5.0  # how long to wait for a person then, instead of filling the log
 _ENGINE_STOP_S = 10.0
 
 
@@ -83,9 +85,11 @@ class Supervisor:
         link = self._link
         now = time.monotonic()
         if link is None or link.exit_code() is not None:
-            if now >= self._restart_at and not self._stopping:
+            code = None if link is None else link.exit_code()
+            wait_s = _MENDED_AFTER_S if code == _MISCONFIGURED else 0.0
+            if now >= self._restart_at + wait_s and not self._stopping:
                 if link is not None:
-                    logger.warning("the engine process has ended (exit code %s); it is started again", link.exit_code())
+                    logger.warning("the engine process has ended (exit code %s); it is started again", code)
                     link.close(0)
                 self._start_engine()
             return
