@@ -15,6 +15,8 @@ from .screen import Screen
 if TYPE_CHECKING:
     from .connection import Operator
 
+_KEPT = "in a paused run this is kept, and done when it is resumed"
+
 __all__ = ["approve", "decide", "reject", "rerun", "rerun_run", "retry", "retry_step", "settle", "settle_step"]
 
 _comment = click.option("--comment", metavar="TEXT", help="Why; kept with the decision.")
@@ -46,7 +48,7 @@ def retry_step(client: Operator, run_id: str, step: str, screen: Screen, *, reas
         InterlockError: It has not failed, or the run has ended.
     """
     client.retry(run_id, step, reason)
-    tell(client, run_id, screen, step, f"to follow it: interlock watch {run_id}")
+    tell(client, run_id, screen, step, f"{_KEPT}; to follow it: interlock watch {run_id}")
 
 
 def settle_step(client: Operator, run_id: str, step: str, result: Any, screen: Screen, *, reason: str) -> None:
@@ -56,7 +58,7 @@ def settle_step(client: Operator, run_id: str, step: str, result: Any, screen: S
         InterlockError: It has not failed, or the run has ended.
     """
     client.settle(run_id, step, result, reason)
-    tell(client, run_id, screen, step)
+    tell(client, run_id, screen, step, _KEPT)
 
 
 def rerun_run(client: Operator, run_id: str, screen: Screen, *, reason: str | None = None) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["history", "list_runs", "result", "show_history", "show_list", "show_result", "show_status", "status"]
 
 _SHOWN_STEPS: Final = 40
+_WIDE: Final = 100
 _QUIET: Final = frozenset({StepState.PENDING, StepState.COMPLETED, StepState.SKIPPED, StepState.CANCELLED})
 
 
@@ -87,8 +88,9 @@ def show_list(
         screen.note("no workflow runs match")
         return
     columns = [Column("RUN", whole=True), Column("NAME"), Column("STATE", whole=True), Column("STEPS", right=True)]
-    columns += [Column("CREATED", whole=True), Column("TIME", right=True)]
-    screen.table(columns, (run_row(run, screen.now) for run in runs))
+    if not screen.is_live or screen.out.width >= _WIDE:  # else the ids would be cut, and nobody could type them
+        columns += [Column("CREATED", whole=True), Column("TIME", right=True)]
+    screen.table(columns, (run_row(run, screen.now)[: len(columns)] for run in runs))
 
 
 def show_history(client: Operator, run_id: str, screen: Screen, *, after_seq: int = 0, last: int | None = None) -> None:

@@ -276,7 +276,8 @@ def _failed(step: Step) -> dict[str, Any]:
         did = {"retry": "tried again", "settle": "given its result by hand"}.get(row.late_kind, row.late_kind)
         text += f" It will be {did} when the workflow is resumed."
     elif step.run.status in (WorkflowState.PAUSED, WorkflowState.EXECUTING):
-        text += f" To try it again: {step.command('retry')}. To give it a result by hand: {step.command('settle')} …"
+        text += f" To try it again: {step.command('retry')}."
+        text += f" To give it a result by hand: {step.command('settle')} RESULT --reason WHY"
     return _of(step, text, error=row.error, failures=row.failures, since=_iso(step.since), intent=row.late_kind)
 
 

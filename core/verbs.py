@@ -25,6 +25,7 @@ from .transitions import WORKFLOW_TABLE
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -261,18 +262,20 @@ def _require(unit: UnitOfWork, state: WorkflowState, target: WorkflowState) -> N
             from_state=unit.run.status,
             to_state=target,
             allowed=WORKFLOW_TABLE.targets[unit.run.status],
-            detail=_open_requests(unit),
+            detail=_what_instead(unit, target),
         )
 
 
-def _open_requests(unit: UnitOfWork) -> str:
-    """What a run that waits for people waits for."""
-    if unit.run.status is not WorkflowState.WAITING_APPROVAL:
-        return ""
-    waiting = unit.connection.scalars(
-        select(_steps.c.key).where(
-            _steps.c.run_id == unit.run.id,
-            _steps.c.status == StepState.WAITING_APPROVAL.value,
-        ),
-    ).all()
-    return f"it waits for the approval of {', '.join(waiting)}: approve, reject or cancel"
+def _what_instead(unit: UnitOfWork, target: WorkflowState) -> str:
+    """What to do instead of a verb that does not apply, where the steps tell."""
+    if unit.run.status is WorkflowState.WAITING_APPROVAL:
+        waiting = _keys_in(unit, StepState.WAITING_APPROVAL)
+        return f"it waits for the approval of {', '.join(waiting)}: approve, reject or cancel"
+    if unit.run.status is WorkflowState.EXECUTING is target and (paused := _keys_in(unit, StepState.PAUSED)):
+        return f"only single steps are paused, resume them by name: {', '.join(paused)}"
+    return ""
+
+
+def _keys_in(unit: UnitOfWork, state: StepState) -> Sequence[str]:
+    keys = select(_steps.c.key).where(_steps.c.run_id == unit.run.id, _steps.c.status == state.value)
+    return unit.connection.scalars(keys.order_by(_steps.c.position)).all()

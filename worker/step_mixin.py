@@ -13,7 +13,7 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from interlock.signals.header import read_header
-from interlock.signals.receivers import held_attempt
+from interlock.signals.receivers import StepInterrupted, held_attempt
 
 from .interruption import guard
 
@@ -71,4 +71,6 @@ def wrap_tasks(app: Celery) -> None:
         cls: Any = type(task)
         if name.startswith("celery.") or isinstance(task, StepMixin):
             continue
+        # An interruption is asked for: Celery is to log it as expected, without the traceback of an error.
+        task.throws = (*task.throws, StepInterrupted)
         task.__class__ = type(cls.__name__, (StepMixin, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})

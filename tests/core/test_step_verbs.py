@@ -445,3 +445,14 @@ def test_no_verb_on_a_step_reaches_another_session(
             with pytest.raises(ValueError, match="no workflow run"):
                 act(run_id, "a")
     assert rows.history(run_id) == before
+
+
+def test_resuming_a_workflow_in_which_only_a_step_is_paused_says_which(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+) -> None:
+    run_id = controller.enqueue_workflow(steps("a", "b"), task_description="x")
+    worker.claim("a")
+    controller.pause_step(run_id, "a")
+    with pytest.raises(TransitionNotAllowed, match="resume them by name: a"):
+        controller.resume_workflow(run_id)
