@@ -39,7 +39,7 @@ def load_app(name: str) -> Celery:
         raise AppNotFound(name, f"no module named {error.name!r}{_where()}") from error
     except AttributeError as error:
         raise AppNotFound(name, f"no Celery app there: {error}") from error
-    except Exception as error:
+    except Exception as error:  # importing runs the user's code, which may raise anything
         raise AppNotFound(name, f"importing it failed: {type(error).__name__}: {error}") from error
     if not isinstance(app, Celery):
         raise AppNotFound(name, f"is a {type(app).__name__}, not a Celery app: name it as module:attribute")

@@ -100,7 +100,7 @@ def reported(*, as_json: bool = False, debug: bool = False) -> Iterator[None]:
     """Turn the errors that can be expected inside the block into a `Failure`; with `debug` they keep their traceback."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # sorted below: what is not expected is raised again
         failure = None if debug else _failure(error, as_json=as_json)
         if failure is None:
             raise

@@ -103,7 +103,7 @@ class EmbeddedServer:
         self._folder.acquire()
         try:
             self._start_parts()
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no child behind
             self.kill()
             raise
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, func, or_, select, update
 
+from .advance import is_settled
 from .models import StepDependency, WorkflowStep, table_of_model
 from .states import StepState
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNSETTLED", "count_down", "count_open", "recount"]
 
-UNSETTLED = (StepState.PENDING, StepState.RUNNING, StepState.PAUSED, StepState.WAITING_APPROVAL)
+UNSETTLED = tuple(state for state in StepState if not is_settled(state))
 
 _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)

@@ -102,7 +102,7 @@ class Database:
         try:
             yield session
             session.commit()
-        except BaseException:
+        except BaseException:  # however the block ends, what it wrote must not stay half done
             session.rollback()
             raise
         finally:

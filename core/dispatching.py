@@ -25,6 +25,7 @@ __all__ = [
     "LET_GO",
     "begin_attempts",
     "dispatch",
+    "dispatch_of",
     "redispatch_pending",
 ]
 
@@ -101,21 +102,26 @@ def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
     One that waits for its predecessor is left to the sweeper.
     """
     unit.effects.dispatches += [
-        Dispatch(
-            run_id=unit.run.id,
-            session_id=unit.run.session_id,
-            step_id=row.id,
-            key=row.key,
-            task=row.task,
-            task_id=row.task_id,
-            attempt=row.attempt,
-            celery_retries=row.celery_retries,
-            spec=row.spec or {},
-            override=row.override,
-        )
+        dispatch_of(row, unit.run.id, unit.run.session_id)
         for row in sorted(rows, key=lambda row: row.position)
         if row.drain_token is None
     ]
+
+
+def dispatch_of(row: Row[*tuple[Any, ...]], run_id: str, session_id: str) -> Dispatch:
+    """The dispatch of a step's current attempt, from a row with `DISPATCH_COLUMNS`."""
+    return Dispatch(
+        run_id=run_id,
+        session_id=session_id,
+        step_id=row.id,
+        key=row.key,
+        task=row.task,
+        task_id=row.task_id,
+        attempt=row.attempt,
+        celery_retries=row.celery_retries,
+        spec=row.spec or {},
+        override=row.override,
+    )
 
 
 def _new_attempt(settings: Settings) -> dict[str, Any]:

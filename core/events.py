@@ -100,12 +100,6 @@ class Effects:
         """Whether there is anything to do."""
         return bool(self.changes or self.dispatches or self.interrupts)
 
-    def extend(self, other: Effects) -> None:
-        """Take over what `other` holds."""
-        self.changes += other.changes
-        self.dispatches += other.dispatches
-        self.interrupts += other.interrupts
-
 
 class EventEmitter:
     """In-process listeners for `state_changing` and `state_changed`.

@@ -22,9 +22,8 @@ from .attempts import AttemptRef, Attempts
 from .cause import Cause
 from .columns import clock, seconds_after
 from .database import is_lost_connection
-from .dispatching import DISPATCH_COLUMNS
+from .dispatching import DISPATCH_COLUMNS, dispatch_of
 from .errors import GuardRefused
-from .events import Dispatch
 from .flow import ENGINE, Flow
 from .models import ApprovalRequest, ControlCommand, WorkflowRun, WorkflowStep, table_of_model
 from .outcomes import Failure, retry_now
@@ -172,7 +171,7 @@ class Sweeper:
             )
             .returning(*DISPATCH_COLUMNS, _steps.c.run_id, _steps.c.session_id),
         ).all()
-        effects.dispatches += [_dispatch(row) for row in rows]
+        effects.dispatches += [dispatch_of(row, row.run_id, row.session_id) for row in rows]
         return len(rows)
 
     # --- dead workers and overdue attempts -----------------------------------------------------------------------------
@@ -416,18 +415,3 @@ def _tried(run_id: str, act: Callable[[], int]) -> int:
             raise
         logger.exception("could not sweep the workflow %s", run_id)
         return 0
-
-
-def _dispatch(row: Row[*tuple[Any, ...]]) -> Dispatch:
-    return Dispatch(
-        run_id=row.run_id,
-        session_id=row.session_id,
-        step_id=row.id,
-        key=row.key,
-        task=row.task,
-        task_id=row.task_id,
-        attempt=row.attempt,
-        celery_retries=row.celery_retries,
-        spec=row.spec or {},
-        override=row.override,
-    )

@@ -7,7 +7,6 @@ Validation, `docs/state-machine.md`, its diagrams and the history checker are al
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -15,7 +14,7 @@ from .errors import UnknownState
 from .states import StepState, WorkflowState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["STEP_TABLE", "TABLES", "WORKFLOW_TABLE", "TransitionTable", "table_of"]
 
@@ -72,10 +71,6 @@ class TransitionTable(Generic[S]):
         for source, targets in self.targets.items():
             for target in targets:
                 yield source, target
-
-    def path(self, states: Iterable[S]) -> bool:
-        """Whether every neighbouring pair of `states` is an edge."""
-        return all(self.allows(source, target) for source, target in pairwise(states))
 
 
 _W, _S = WorkflowState, StepState

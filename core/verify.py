@@ -308,4 +308,5 @@ def _counts_as_failed(row: Row[*tuple[Any, ...]]) -> bool:
 
 
 def _is_open(row: Row[*tuple[Any, ...]]) -> bool:
+    # By value: what is checked may hold a state that does not exist.
     return bool(row.status in _OPEN or (row.status == StepState.FAILED.value and row.retry_at is not None))

@@ -47,6 +47,7 @@ CORRUPTIONS = {
         "UPDATE state_history SET to_state='done' WHERE step_key='a' AND to_state='completed'",
         "unknown_state",
     ),
+    "a status that does not exist": ("UPDATE workflow_steps SET status='done' WHERE key='b'", "status_mismatch"),
     "a counter of open steps": ("UPDATE workflow_runs SET open_steps=open_steps+1", "open_steps"),
     "a counter of dependencies": ("UPDATE workflow_steps SET open_deps=5 WHERE key='c'", "open_deps"),
     "a counter of waiting steps": ("UPDATE workflow_runs SET waiting_steps=0", "waiting_steps"),
