@@ -4,13 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RESULTS := build/results
+KEEP := INTERLOCK_FAULT_RESULTS=$(CURDIR)/$(RESULTS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long coverage lint format docs clean
+.PHONY: help install demo test test-long faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.installed-dev ## Create .venv with everything that developing needs
 
@@ -22,6 +24,30 @@ test: $(VENV)/.installed-dev ## Run the tests (they start their own servers on p
 
 test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
+
+faults: $(VENV)/.installed-fuzz ## Run the fault suite: crashes, lost answers and outages on real servers, deep searches
+	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/faults.jsonl
+	@$(KEEP)/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile -m faults
+
+model: $(VENV)/.installed-dev ## Search every state that small runs can reach, and print how many there are
+	@$(BIN)/python -m tests.model
+
+chaos: $(VENV)/.installed-dev ## Kill workers and servers at random under load, then check everything: SEED=… MINUTES=… WORKFLOWS=…
+	@mkdir -p $(RESULTS)
+	@$(KEEP)/chaos.jsonl $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(WORKFLOWS),--workflows $(WORKFLOWS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EVERY),--every $(EVERY))
+
+fuzz: $(VENV)/.installed-fuzz ## Search for inputs that break the parsers of control messages and YAML files: MINUTES=5
+	@$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))
+
+soak: $(VENV)/.installed-dev ## Look for growth: memory over STEPS=50000 steps, what is open after RESTARTS=100 of the broker
+	@mkdir -p $(RESULTS)
+	@$(KEEP)/soak.jsonl $(BIN)/python -m tests.soak $(if $(STEPS),--steps $(STEPS)) \
+		$(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(GOSSIP),--gossip)
+
+reliability: $(VENV)/.installed-dev ## Write into docs/reliability.md what make faults, make chaos and make soak have found
+	@$(BIN)/python -m docs.reliability_results $(wildcard $(RESULTS)/*.jsonl)
+	@$(BIN)/python -m docs.generate
 
 coverage: $(VENV)/.installed-dev ## Run the tests with coverage, subprocesses included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '' --cov --cov-report=term
@@ -39,9 +65,20 @@ format: $(VENV)/.installed-dev ## Format the code and sort imports
 docs: $(VENV)/.installed-dev ## Renew what is generated in the documents: state machine, commands, settings
 	@$(BIN)/python -m docs.generate
 
+BENCH = $(BIN)/python -m benchmarks $(1) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+bench: $(VENV)/.installed-dev ## Measure everything and write docs/performance.md (ROUNDS=5 ONLY=chain,fanout)
+	@$(call BENCH,full)
+
+bench-quick: $(VENV)/.installed-dev ## Measure chains and a fan-out beside Celery's, for use while developing (ROUNDS, ONLY)
+	@$(call BENCH,quick)
+
+bench-peers: $(VENV)/.installed-dev ## Measure beside DBOS, celery-director and procrastinate, whose environments it builds
+	@$(call BENCH,peers)
+
 clean: ## Remove the environment and everything generated
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
-		.hypothesis .coverage .coverage.* htmlcov *.egg-info src/*.egg-info
+		.hypothesis .fuzz .coverage .coverage.* htmlcov *.egg-info src/*.egg-info benchmarks/.cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -60,4 +97,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 	@echo "installing what the demo needs"
 	@$(PIP) install --editable ".[embedded,demo]"
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	@echo "installing what fuzzing needs"
+	@$(PIP) install --group fuzz
 	@touch $@

@@ -36,7 +36,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Plans": {"validate": "plans:validate", "graph": "plans:graph"},
     "Administration": {
         "db": "administration:db",
-        "verify": "explaining:verify",
+        "doctor": "doctor:doctor",
+        "verify": "verifying:verify",
         "completion": "administration:completion",
     },
 }

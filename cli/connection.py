@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .applications import load_app, use_broker
@@ -68,9 +68,9 @@ class Target:
     """
 
     app: Celery | None = None
-    database_url: str | None = None
-    broker_url: str | None = None
-    redis_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
     embedded: bool = False
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from interlock.core.errors import ConfigurationError, InterlockError, NotMigrated
+from interlock.core.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,7 @@ class Failure(click.ClickException):
     exit_code = EXIT_REFUSED
 
     def __init__(self, message: str, *, kind: str, retryable: bool, as_json: bool) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.kind, self.retryable, self.as_json = kind, retryable, as_json
 
     def show(self, file: Any = None) -> None:
@@ -96,26 +97,33 @@ class UsageFailure(Failure):
 
 
 @contextmanager
-def reported(*, as_json: bool = False, debug: bool = False) -> Iterator[None]:
-    """Turn the errors that can be expected inside the block into a `Failure`; with `debug` they keep their traceback."""
+def reported(*, as_json: bool = False, debug: bool = False, answers: bool = False) -> Iterator[None]:
+    """Turn the errors that can be expected inside the block into a `Failure`; with `debug` they keep their traceback.
+
+    Args:
+        as_json: Show it as JSON.
+        debug: Show the traceback.
+        answers: The exit code 1 is an answer of the block, so that every failure has 2.
+    """
     try:
         yield
     except Exception as error:  # sorted below: what is not expected is raised again
-        failure = None if debug else _failure(error, as_json=as_json)
+        failure = None if debug else _failure(error, as_json=as_json, answers=answers)
         if failure is None:
             raise
         raise failure from error
 
 
-def _failure(error: Exception, *, as_json: bool) -> Failure | None:
+def _failure(error: Exception, *, as_json: bool, answers: bool) -> Failure | None:
+    shown = UsageFailure if answers else Failure
     if isinstance(error, InterlockError):
-        is_usage = isinstance(error, ConfigurationError) and not isinstance(error, NotMigrated)
-        shown = UsageFailure if is_usage else Failure
+        if isinstance(error, ConfigurationError) and not isinstance(error, NotMigrated):
+            shown = UsageFailure
         return shown(str(error), kind=type(error).__name__, retryable=error.retryable, as_json=as_json)
     message = _service_message(error)
     if message is None:
         return None
-    return Failure(message, kind=type(error).__name__, retryable=True, as_json=as_json)
+    return shown(message, kind=type(error).__name__, retryable=True, as_json=as_json)
 
 
 def _service_message(error: Exception) -> str | None:

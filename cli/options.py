@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,9 +51,9 @@ class Options:
     """
 
     app: str | None = None
-    database_url: str | None = None
-    broker_url: str | None = None
-    redis_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
     session: str | None = None
     actor: str | None = None
     data: str | None = None
@@ -127,6 +127,7 @@ class Verb(click.Command):
 
     Args:
         examples: Lines for the end of its help, each a command to type.
+        answers: Its exit code 1 is an answer, so that 2 says that there is none.
     """
 
     def __init__(
@@ -134,9 +135,11 @@ class Verb(click.Command):
         *args: Any,
         params: list[click.Parameter] | None = None,
         examples: tuple[str, ...] = (),
+        answers: bool = False,
         **kwargs: Any,
     ) -> None:
         self.examples = examples
+        self._answers = answers
         self._shared = shared_options()
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})
         kwargs["params"] = [*(params or ()), *self._shared]
@@ -148,7 +151,7 @@ class Verb(click.Command):
 
         remember(ctx, ctx.params)
         options: Options = ctx.meta[_META].with_environment()
-        with reported(as_json=options.as_json, debug=options.debug):
+        with reported(as_json=options.as_json, debug=options.debug, answers=self._answers):
             return ctx.invoke(self.callback or _nothing, options, **ctx.params)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

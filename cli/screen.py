@@ -79,6 +79,10 @@ class Screen:
         """Print one JSON document: indented on a terminal, on one line elsewhere."""
         click.echo(json.dumps(value, ensure_ascii=False, indent=2 if self.out.is_terminal else None, default=str))
 
+    def record(self, value: Any) -> None:
+        """Print one JSON document on a line of its own: one of many, for programs that read line by line."""
+        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
     def line(self, text: str | Text = "", style: str | None = None) -> None:
         """Print a line to standard output."""
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

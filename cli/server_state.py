@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from .failures import ServerRunning
@@ -40,9 +40,9 @@ class ServerState:
 
     pid: int
     app: str
-    database_url: str
-    broker_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
     started_at: str
 
 

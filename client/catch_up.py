@@ -17,9 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from interlock.core.database import is_lost_connection, is_transient
+from interlock.core.database_errors import is_temporary
 from interlock.core.errors import InterlockError
 from interlock.core.history import PAGE
 from interlock.core.transitions import WORKFLOW_TABLE
@@ -154,7 +153,7 @@ class Schedule:
 
     def read_failed(self, error: Exception) -> None:
         """Try again later, where that can help and the watch has begun; raise `error` otherwise."""
-        if not self._begun or not _is_temporary(error):
+        if not self._begun or not _may_pass(error):
             raise error
         if not self._failing:
             logger.warning("the history cannot be read (%s); trying again", type(error).__name__)
@@ -251,8 +250,5 @@ def ends_run(change: StateChange) -> bool:
     return change.entity_type == table.entity_type and table.is_terminal(table.parse(change.to_state))
 
 
-def _is_temporary(error: Exception) -> bool:
-    if isinstance(error, InterlockError):
-        return error.retryable
-    passing = isinstance(error, (OSError, BrokerError, PoolTimeout))
-    return passing or is_transient(error) or is_lost_connection(error)
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, (OSError, BrokerError)) or is_temporary(error)

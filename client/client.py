@@ -16,7 +16,7 @@ from uuid import uuid4
 from celery import Celery
 
 from interlock.core.controller import WorkflowController
-from interlock.core.errors import ConfigurationError, InterlockError, RunNotFound
+from interlock.core.errors import ConfigurationError, InterlockError
 from interlock.core.guard_rules import attach_rules
 from interlock.core.history import read_changes
 from interlock.core.names import check_name
@@ -24,12 +24,14 @@ from interlock.core.plan import PlanSpec
 from interlock.core.settings import Settings
 from interlock.core.transitions import WORKFLOW_TABLE
 from interlock.signals.commands import CommandHandler
+from interlock.signals.connection import check_broker_url
 from interlock.signals.control import Command, parse_command
 from interlock.signals.envelope import decode
 from interlock.signals.runtime import Runtime, events_url
 from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
 
 from .control_link import ControlLink, outcome_result
+from .known_tasks import known_tasks
 from .operating import OperatorVerbs
 from .watching import awatch, watch
 from .workflow import Workflow
@@ -73,11 +75,13 @@ class Client(OperatorVerbs):
             settings: Instead of those of the app and the environment.
 
         Raises:
-            ConfigurationError: There is neither a database nor a broker.
+            ConfigurationError: There is neither a database nor a broker, or the broker's URL cannot be read.
             InvalidName: `session_id` has characters outside `[A-Za-z0-9_.-]`.
         """
         self.session_id = check_name("session_id", session_id)
         self.actor = actor or _login()
+        if broker_url is not None:
+            check_broker_url(broker_url)
         own = app is None
         self.app = app if app is not None else _bare_app(broker_url)
         loaded = settings or Settings.load(self.app.conf if app is not None else None)
@@ -140,11 +144,10 @@ class Client(OperatorVerbs):
         plan = workflow.plan if isinstance(workflow, Workflow) else workflow
         if db_session is not None:
             return self._enqueue_within(db_session, plan, input, idempotency_key, start_at)
-        document = _plan_document(plan)
         run_id = self._call(
             "enqueue",
             request_id=request_id,
-            plan=document,
+            plan=self._plan_to_send(plan),
             input=input,
             idempotency_key=idempotency_key,
             start_at=None if start_at is None else start_at.isoformat(),
@@ -190,8 +193,9 @@ class Client(OperatorVerbs):
             InvalidPlan: The plan has faults, all of which are listed; nothing is stored.
             CommandRefused: The run is past planning.
         """
-        document = plan.plan if isinstance(plan, Workflow) else plan
-        self._call("set_plan", id, None, request_id, plan=_plan_document(document))
+        self._call(
+            "set_plan", id, None, request_id, plan=self._plan_to_send(plan.plan if isinstance(plan, Workflow) else plan)
+        )
 
     def start(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Start a run that has its plan."""
@@ -358,7 +362,10 @@ class Client(OperatorVerbs):
                 "args": {name: value for name, value in args.items() if value is not None},
             },
         )
-        return outcome_result(self._open_handler().handle(command))
+        handler = self._open_handler()
+        if isinstance(handler, CommandHandler):
+            return outcome_result(handler.handle(command, fresh=request_id is None))
+        return outcome_result(handler.handle(command))
 
     def _fetch(self, run_id: str, after_seq: int) -> builtins.list[StateChange]:
         if self.settings.database_url is None:
@@ -376,12 +383,17 @@ class Client(OperatorVerbs):
         def read(after_seq: int) -> builtins.list[StateChange]:
             nonlocal known
             page = self._fetch(run_id, after_seq)
-            if not known and not page and not self._fetch(run_id, 0):
-                raise RunNotFound(run_id)
+            if not known and not page:
+                self.status(run_id)  # raises for what is not there; a run of an older version has no history yet
             known = True
             return page
 
         return read
+
+    def _plan_to_send(self, plan: Any) -> Any:
+        """The plan as JSON where it travels; with a database at hand it was read once, and is not read again."""
+        travels = self.settings.database_url is None
+        return plan.document() if travels and isinstance(plan, PlanSpec) else plan
 
     def _hint(self) -> None:
         """Without routes of its own, tell an engine that something is due; its sweeper would find it a little later."""
@@ -409,16 +421,8 @@ class Client(OperatorVerbs):
         return self._runtime
 
     def _known_tasks(self) -> frozenset[str] | None:
-        """The names of the app's tasks; None where it has none of its own, and is only a producer's."""
-        if not self._dispatches or not self.settings.check_tasks:
-            return None
-        self.app.loader.import_default_modules()
-        self.app.finalize()
-        return frozenset(name for name in self.app.tasks if not name.startswith("celery.")) or None
-
-
-def _plan_document(plan: Any) -> Any:
-    return plan.document() if isinstance(plan, PlanSpec) else plan
+        """The names by which a plan's tasks are checked here; None where that is left to the workers."""
+        return known_tasks(self.app) if self._dispatches and self.settings.check_tasks else None
 
 
 def _bare_app(broker_url: str | None) -> Celery:

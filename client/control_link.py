@@ -9,19 +9,21 @@ import json
 import socket
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from kombu import Consumer, Producer
 
-from interlock.core.errors import BrokerUnavailable, CommandTimeout
+from interlock.core.errors import BrokerUnavailable, CommandTimeout, NotJson, PayloadTooLarge, UntrustedAnswer
+from interlock.core.faultpoints import fault_point
+from interlock.core.json_values import plain_json
 from interlock.signals.broker_errors import BROKER_ERRORS
-from interlock.signals.control import control_queue, error_from, reply_queue
+from interlock.signals.control import control_queue, error_from, reply_connection, reply_name, reply_queue
+from interlock.signals.control_door import DEEPEST
+from interlock.signals.signing import Keyring
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from celery import Celery
     from kombu import Connection
+    from kombu.message import Message
 
     from interlock.core.settings import Settings
     from interlock.signals.control import Command
@@ -30,44 +32,51 @@ __all__ = ["ControlLink"]
 
 # A message is lost with an engine that dies as it takes it off the queue (Redis); the same id makes a second one harmless.
 _TRIES = 2
+_SHOWN = 500
 
 
 class ControlLink:
-    """Sends commands over a Celery app's broker."""
+    """Sends commands over a Celery app's broker, signed where their session has a key."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._keyring = Keyring.of(settings)
 
     def handle(self, command: Command) -> dict[str, Any]:
         """Send the command and wait for its outcome, as `CommandHandler.handle` gives it.
 
         Raises:
             CommandTimeout: Nobody answered in `interlock_command_timeout_s`.
+            UntrustedAnswer: The session has a key, and what came was not signed with it.
             BrokerUnavailable: The command could not be sent.
+            NotJson: An argument is no JSON; nothing was sent.
+            PayloadTooLarge: It is over `interlock_max_command_bytes`; nothing was sent.
         """
-        name = f"interlock.reply.{uuid4().hex}"
+        addressed = command.model_copy(update={"reply_to": reply_name(command.session_id)})
+        _check_json(addressed)
+        answers = _Answers(addressed, self._keyring)
         timeout_s = self._settings.command_timeout_s
         try:
-            with self._app.connection_for_write() as connection:
-                replies: list[dict[str, Any]] = []
-                with Consumer(
+            with (
+                reply_connection(self._app, answers.queue) as connection,
+                Consumer(
                     connection,
-                    queues=[reply_queue(name)],
-                    on_message=lambda message: replies.append(json.loads(message.body or "null")),
+                    queues=[reply_queue(answers.queue, expires=connection.transport.driver_type != "redis")],
+                    on_message=answers.take,
                     no_ack=True,
-                ):
-                    document = {**command.model_dump(mode="json"), "reply_to": name}
-                    for _ in range(_TRIES):
-                        self._send(connection, document)
-                        _wait_for(connection, replies, timeout_s / _TRIES)
-                        if replies:
-                            break
+                ),
+            ):
+                for _ in range(_TRIES):
+                    self._send(connection, addressed)
+                    _wait_for(connection, answers, timeout_s / _TRIES)
+                    if answers.outcome is not None:
+                        return answers.outcome
         except BROKER_ERRORS as error:
             raise BrokerUnavailable(command.id, type(error).__name__) from error
-        if not replies:
-            raise CommandTimeout(command.id, timeout_s)
-        return replies[0]
+        if answers.doubtful is not None:
+            raise UntrustedAnswer(command.id, answers.doubtful)
+        raise CommandTimeout(command.id, timeout_s)
 
     def send(self, command: Command) -> None:
         """Send the command and do not wait; it may be lost.
@@ -77,28 +86,70 @@ class ControlLink:
         """
         try:
             with self._app.connection_for_write() as connection:
-                self._send(connection, command.model_dump(mode="json"))
+                self._send(connection, command)
         except BROKER_ERRORS as error:
             raise BrokerUnavailable(command.id, type(error).__name__) from error
 
-    def _send(self, connection: Connection, document: dict[str, Any]) -> None:
+    def _send(self, connection: Connection, command: Command) -> None:
+        """Signed at each try anew: what had to wait must not be too old when it arrives."""
+        body = json.dumps(self._keyring.sign(command).document())
+        if len(body) > self._settings.max_command_bytes:
+            raise PayloadTooLarge("the command", len(body), self._settings.max_command_bytes)
         queue = control_queue(self._settings.channel_prefix)
-        Producer(connection).publish(
-            json.dumps(document),
-            exchange=queue.exchange,
-            routing_key=queue.routing_key,
-            declare=[queue],
-            content_type="application/json",
-            content_encoding="utf-8",
-            delivery_mode=2,
-            retry=True,
-            retry_policy={"max_retries": 1, "interval_start": 0},
-        )
+        for _ in range(fault_point("control.send", command.command)):
+            Producer(connection).publish(
+                body,
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                declare=[queue],
+                content_type="application/json",
+                content_encoding="utf-8",
+                delivery_mode=2,
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0},
+            )
 
 
-def _wait_for(connection: Connection, replies: Sequence[object], timeout_s: float) -> None:
+class _Answers:
+    """What comes to the reply queue: the answer to this command, and whatever somebody else may have put there."""
+
+    def __init__(self, command: Command, keyring: Keyring) -> None:
+        self.queue = str(command.reply_to)
+        self.outcome: dict[str, Any] | None = None
+        self.doubtful: str | None = None
+        self._command = command
+        self._keyring = keyring
+
+    def take(self, message: Message) -> None:
+        try:
+            answer = json.loads(message.body or "null")
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(answer, dict) or answer.get("id") != self._command.id:
+            return
+        if self._keyring.trusts(answer, self._command.session_id, self.queue):
+            self.outcome = answer
+        else:
+            self.doubtful = _said(answer)
+
+
+def _said(answer: dict[str, Any]) -> str:
+    error = answer.get("error")
+    text = error.get("message") if isinstance(error, dict) else None
+    return str(text)[:_SHOWN] if text else ("done" if answer.get("ok") else "nothing")
+
+
+def _check_json(command: Command) -> None:
+    """Else what JSON cannot say would be sent as something like it, and the far end would store that."""
+    _, problems = plain_json(command.args, max_depth=DEEPEST)
+    if problems:
+        path, fault = problems[0]
+        raise NotJson(".".join(str(part) for part in path), fault)
+
+
+def _wait_for(connection: Connection, answers: _Answers, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while not replies and (left_s := deadline - time.monotonic()) > 0:
+    while answers.outcome is None and (left_s := deadline - time.monotonic()) > 0:
         _drain(connection, left_s)
 
 
@@ -117,4 +168,5 @@ def outcome_result(outcome: dict[str, Any]) -> Any:
     """
     if outcome.get("ok"):
         return outcome.get("result")
-    raise error_from(outcome.get("error") or {})
+    error = outcome.get("error")
+    raise error_from(error if isinstance(error, dict) else {})

@@ -76,6 +76,7 @@ class StepOptions(TypedDict, total=False):
     trigger: str
     map: MapSpec | Mapping[str, Json] | str | Result | None
     on_external_revoke: str | None
+    run_through: bool | None
 
 
 class Result:

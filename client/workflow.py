@@ -34,6 +34,7 @@ class Workflow:
         deadline_s: Seconds that a run may take.
         max_parallel: How many steps may be in work at once.
         on_external_revoke: What a foreign revoke does to a step: cancel, pause or redispatch.
+        run_through: Whether a process that has completed a step may go on with the next, without a message; steps may differ.
         limits: How large the plan may be; the same limits hold again where it is enqueued.
 
     Raises:
@@ -51,6 +52,7 @@ class Workflow:
         deadline_s: float | None = None,
         max_parallel: int | None = None,
         on_external_revoke: str | None = None,
+        run_through: bool = False,
         limits: PlanLimits | None = None,
     ) -> None:
         document = {
@@ -58,6 +60,7 @@ class Workflow:
             "task_description": task_description,
             "deadline_s": deadline_s,
             "max_parallel": max_parallel,
+            "run_through": run_through,
             "steps": [step.to_dict() if isinstance(step, Step) else step for step in steps],
         }
         if on_external_revoke is not None:
@@ -111,18 +114,20 @@ class Workflow:
         name: str,
         task_description: str,
         *,
+        run_through: bool = False,
         limits: PlanLimits | None = None,
     ) -> Self:
         """A workflow that does what a chain, group, chord or Signature does.
 
         A chain becomes steps in a row, each given the result before it as its first argument unless
         it is immutable; a group runs in parallel; a chord's body is given the list of its header's
-        results. Keys are the tasks' last names, numbered where they repeat.
+        results. Keys are the tasks' last names, numbered where they repeat. For `run_through` and
+        `limits` see the class.
 
         Raises:
             InvalidPlan: A part has no equivalent; each is named with the reason.
         """
-        return cls(name, task_description, steps_of(canvas), limits=limits)
+        return cls(name, task_description, steps_of(canvas), run_through=run_through, limits=limits)
 
     @property
     def plan(self) -> PlanSpec:

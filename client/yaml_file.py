@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import yaml
 
 from interlock.core.plan import Fault, PlanSpec
+from interlock.core.yaml_text import FastLoader, TooDeep, compose
 
-from .yaml_nodes import DEEPEST, NodeReader, Position, position_of
+from .yaml_nodes import NodeReader
 
 if TYPE_CHECKING:
     from interlock.core.json_values import Json, JsonPath
+    from interlock.core.yaml_text import Position
 
 __all__ = ["dump_yaml", "json_schema", "read_yaml"]
 
@@ -28,8 +30,7 @@ _Plan = TypeVar("_Plan")
 _Examine: TypeAlias = Callable[[object], tuple[_Plan | None, Sequence[Fault]]]
 
 
-# libyaml's are ten times as fast; PyYAML can be built without it
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(FastLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: Final[dict[str, Any]] = {}
 
 
@@ -78,13 +79,14 @@ def read_yaml(source: str | Path, examine: _Examine[_Plan]) -> tuple[_Plan | Non
     """
     name, data = _text_of(source)
     try:
-        if fault := _depth_fault(name, data):
-            return None, (fault,)
-        node = yaml.compose(data, Loader=_Loader)
+        node = compose(data, _Loader)
+    except TooDeep as error:
+        line, column = error.position
+        return None, (f"{name}:{line}:{column}: {error}",)
     except yaml.YAMLError as error:
         return None, (_syntax_fault(name, error),)
     reader = NodeReader()
-    document = reader.read(node)
+    document = reader.document(node)
     plan, faults = examine(document)
     placed = [*reader.faults, *((_place(fault.path, reader.positions), fault) for fault in faults)]
     placed.sort(key=itemgetter(0))
@@ -125,20 +127,6 @@ def _text_of(source: str | Path) -> tuple[str, str | bytes]:
     if is_text:
         return "<text>", str(source)
     return str(source), Path(source).read_bytes()
-
-
-def _depth_fault(name: str, data: str | bytes) -> str | None:
-    """Composing recurses, in C: what is nested a hundred thousand times would end the process."""
-    depth = 0
-    for event in yaml.parse(data, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST:
-            line, column = position_of(event)
-            return f"{name}:{line}:{column}: nested more than {DEEPEST} deep"
-    return None
 
 
 def _syntax_fault(name: str, error: yaml.YAMLError) -> str:

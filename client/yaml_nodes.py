@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from interlock.core.json_values import MAX_DEPTH
 from interlock.core.plan import Fault
+from interlock.core.yaml_text import DEEPEST, MOST_VALUES, TooDeep, expanded_size, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from interlock.core.json_values import Json, JsonPath
+    from interlock.core.yaml_text import Position
 
-__all__ = ["DEEPEST", "NodeReader", "Position", "position_of"]
+__all__ = ["NodeReader"]
 
-Position: TypeAlias = tuple[int, int]
-"""Line and column, from 1."""
-
-_MAX_NODES: Final = 1_000_000  # anchors can make a short file expand to billions
-DEEPEST: Final = MAX_DEPTH + 8
-"""How deep nodes may be nested: arguments as JSON may, and they are some levels down."""
-
+_SHOWN: Final = 60
 _TAG: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_TAG}merge"
 
@@ -40,26 +35,38 @@ class NodeReader:
     positions: dict[JsonPath, Position] = field(default_factory=dict)
     faults: list[tuple[Position, Fault]] = field(default_factory=list)
     _nodes: int = 0
+    _depth: int = 0
 
-    def read(self, node: yaml.Node | None, path: JsonPath = ()) -> Json:
-        """The value of a node; None in place of what is at fault."""
+    def document(self, root: yaml.Node | None) -> Json:
+        """The value of a document; None in place of what is at fault."""
+        try:
+            size = expanded_size(root)
+        except TooDeep as deep:
+            self.faults.append((deep.position, Fault((), str(deep))))
+            return None
+        return self._too_many(root) if root is not None and size > MOST_VALUES else self._read(root, ())
+
+    def _read(self, node: yaml.Node | None, path: JsonPath) -> Json:
         if node is None:
             return None
         self._nodes += 1
-        if self._nodes > _MAX_NODES:
+        if self._nodes > MOST_VALUES:  # what is merged is read for each place that it is merged into
             return self._too_many(node)
         self.positions.setdefault(path, position_of(node))
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        return self._collection(node, path)
+        if self._depth > DEEPEST:
+            return self._too_deep(node, path)
+        self._depth += 1  # not the path's length: what is merged stays at its path
+        value = self._collection(node, path)
+        self._depth -= 1
+        return value
 
     def _collection(self, node: yaml.Node, path: JsonPath) -> Json:
-        if len(path) > DEEPEST:
-            return self._too_deep(node, path)
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            return [self._read(item, (*path, index)) for index, item in enumerate(node.value)]
         return self._refuse(node, path, f"the tag {_short(node.tag)} is not supported")
 
     def _mapping(self, node: yaml.MappingNode, path: JsonPath) -> dict[str, Json]:
@@ -72,7 +79,7 @@ class NodeReader:
                 if key in own:
                     self._refuse(key_node, (*path, key), "is there twice")
                 self.positions[*path, key] = position_of(key_node)
-                own[key] = self.read(value_node, (*path, key))
+                own[key] = self._read(value_node, (*path, key))
         return {**merged, **own}
 
     def _key(self, node: yaml.Node, path: JsonPath) -> str | None:
@@ -86,7 +93,7 @@ class NodeReader:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         found: dict[str, Json] = {}
         for part in nodes:
-            value = self.read(part, path)
+            value = self._read(part, path)
             if isinstance(value, dict):
                 found = {**value, **found}
             else:
@@ -100,7 +107,8 @@ class NodeReader:
         try:
             return convert(node.value)
         except (KeyError, ValueError):
-            return self._refuse(node, path, f"{node.value!r} is not a {_short(node.tag)}")
+            shown = node.value if len(node.value) <= _SHOWN else f"{node.value[:_SHOWN]}…"
+            return self._refuse(node, path, f"{shown!r} is not a {_short(node.tag)}")
 
     def _refuse(self, node: yaml.Node, path: JsonPath, message: str) -> None:
         self.faults.append((position_of(node), Fault(path, message)))
@@ -112,8 +120,9 @@ class NodeReader:
             self._refuse(node, path[:3], message)
 
     def _too_many(self, node: yaml.Node) -> None:
-        if self._nodes == _MAX_NODES + 1:
-            self._refuse(node, (), f"over {_MAX_NODES:,} values, anchors expanded")
+        message = f"over {MOST_VALUES:,} values, anchors expanded"
+        if all(fault.message != message for _, fault in self.faults):
+            self._refuse(node, (), message)
 
 
 def _integer(text: str) -> int:
@@ -134,12 +143,6 @@ _SCALARS: Final[Mapping[str, Callable[[str], Any]]] = {
     f"{_TAG}float": lambda text: float("nan") if "nan" in text.lower() else _float(text),
     f"{_TAG}str": str,
 }
-
-
-def position_of(node: yaml.Node | yaml.Event) -> Position:
-    """Where a node or event begins."""
-    mark: Any = node.start_mark  # PyYAML's stubs allow None, its parsers never leave it out
-    return mark.line + 1, mark.column + 1
 
 
 def _short(tag: str) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .states import StepState
 
-__all__ = ["DependencyCounts", "Readiness", "Trigger", "is_settled", "readiness"]
+if TYPE_CHECKING:
+    from .retry import FailureKind
+
+__all__ = ["DependencyCounts", "Hearing", "Readiness", "Trigger", "hear", "is_settled", "readiness"]
 
 Trigger = Literal["all_completed", "all_settled", "any_failed"]
 
@@ -66,3 +69,39 @@ def is_settled(state: StepState, *, retry_coming: bool = False) -> bool:
     if state is StepState.FAILED:
         return not retry_coming
     return state in (StepState.COMPLETED, StepState.SKIPPED, StepState.CANCELLED)
+
+
+class Hearing(Enum):
+    """What is done with the report of an attempt."""
+
+    NOW = "now"
+    """It is recorded, and what follows from it is done."""
+    AT_RESUME = "at resume"
+    """The step is paused: it is kept, and recorded when the step goes on."""
+    SUCCESSOR = "successor"
+    """It only says that an attempt which was told to stop has stopped: the one that waited for this may begin."""
+    LET_GO = "let go"
+    """It says the same, and nobody waits for it."""
+    STALE = "stale"
+    """It is of an attempt that no longer counts: nothing changes."""
+
+
+def hear(state: StepState, *, holds: bool, drains: bool, failure: FailureKind | None = None) -> Hearing:
+    """What to do with the report of an attempt.
+
+    Args:
+        state: Where the step stands.
+        holds: It is the step's current attempt, claimed with this token.
+        drains: It is the attempt that was told to stop, and that the step has not given up waiting for.
+        failure: How it ended; None for a result. A failure that stopping causes says nothing about the step.
+    """
+    if holds and state is StepState.RUNNING:
+        return Hearing.NOW
+    if not drains:
+        return Hearing.STALE
+    stopped = failure in ("interrupted", "worker_lost", "shutdown", "revoked")
+    if state is StepState.RUNNING:  # resumed, but not replaced yet: what the old attempt says still counts
+        return Hearing.SUCCESSOR if stopped else Hearing.NOW
+    if state is StepState.PAUSED and not stopped:
+        return Hearing.AT_RESUME
+    return Hearing.LET_GO

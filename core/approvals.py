@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from .flow import Flow
 
-__all__ = ["APPROVED", "REJECTED", "apply_stored", "ask", "decide", "decision_document", "open_request"]
+__all__ = ["APPROVED", "CLOSED", "REJECTED", "apply_stored", "ask", "decide", "decision_document", "open_request"]
 
 APPROVED, REJECTED = "approved", "rejected"
+CLOSED = "closed"  # the run ended first: no decision
 
 _steps = table_of_model(WorkflowStep)
 _requests = table_of_model(ApprovalRequest)
@@ -155,7 +156,7 @@ def _apply(
     ends = decision == REJECTED and (request.spec or {}).get("on_reject", "cancel") == "cancel"
     decides_only = step.task is None or (decision == REJECTED and step.task_id is None)
     works = not (ends or decides_only or (step.spec or {}).get("map") is not None)
-    if works and not Places(unit.connection, unit.run).take(step):
+    if works and not Places(unit).take(step):
         return  # over a limit: `Flow` comes back to it when a place is free
     reason = f"{decision} by {cause.actor}" + (f": {comment}" if comment else "")
     cause = cause.because(reason, {"request_id": str(request.id)})

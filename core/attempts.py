@@ -15,23 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
+from .advance import Hearing, hear
 from .cause import Cause
 from .columns import clock, seconds_after
 from .dispatching import DISPATCH_COLUMNS, dispatch
+from .events import Effects
 from .flow import ENGINE, Flow
+from .hot_path import HotPath
 from .models import WorkflowStep, table_of_model
+from .onward import carried_attempt, live_carried, taken_before, to_go_on_with
 from .outcomes import Failure, record_failure
 from .revokes import apply_external_revoke
 from .states import StepState, WorkflowState
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection, Row
 
     from .database import Database
-    from .events import Effects
+    from .events import Dispatch
+    from .onward import Onward
     from .settings import Settings
 
 __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
@@ -39,6 +44,7 @@ __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 logger = logging.getLogger("interlock.attempts")
 
 _CHUNK = 5_000  # ids in one statement
+_REFUSED = "refused"  # key of a step's `meta`: the attempt that workers did not know what to do with, and how often
 
 _steps = table_of_model(WorkflowStep)
 
@@ -97,21 +103,44 @@ class Attempts:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._hot_path = HotPath(database, settings)
 
     # --- claim -------------------------------------------------------------------------------------------------------
 
     def claim(self, ref: AttemptRef, worker: str) -> Claim:
         """Claim the attempt for the holder of `ref.token`, if its workflow executes and nobody else has it."""
-        return self._database.transact(lambda connection, effects: self._claim(connection, effects, ref, worker))
+        return self.begin_claim(ref, worker)()
+
+    def begin_claim(self, ref: AttemptRef, worker: str) -> Callable[[], Claim]:
+        """Begin to claim the attempt; what is returned ends it, and is to be called in any case and once."""
+        asked = self._hot_path.send_claim(ref, worker)
+
+        def claimed() -> Claim:
+            change = None if asked is None else asked()
+            if change is not None:
+                self._database.deliver(Effects(changes=[change]), self._database.emitter)
+                return Claim(granted=True)
+            return self._database.transact(
+                lambda connection, effects: self._claim(connection, effects, ref, worker), "claim", ref.task_id
+            )
+
+        return claimed
 
     def _claim(self, connection: Connection, effects: Effects, ref: AttemptRef, worker: str) -> Claim:
         unit = self._lock(connection, effects, ref)
         if unit.run.status is not WorkflowState.EXECUTING:
             return Claim(granted=False, reason=f"the workflow is {unit.run.status}")
+        claim = self._take(unit, ref, Cause(worker, "claimed"))
+        if claim.granted:
+            unit.finish()
+        return claim
+
+    def _take(self, unit: UnitOfWork, ref: AttemptRef, cause: Cause, **values: Any) -> Claim:
+        connection = unit.connection
         timeout_s = _steps.c.spec["timeout_s"].as_float()
-        values = {
+        values |= {
             "claim_token": ref.token,
-            "claimed_by": worker,
+            "claimed_by": cause.actor,
             "claimed_at": clock(),
             "lease_until": seconds_after(self._settings.lease_s),
             # Celery's own limits come first; this one is for a worker that does not keep them.
@@ -126,7 +155,7 @@ class Attempts:
         )
         changes = unit.move_steps(
             StepState.RUNNING,
-            Cause(worker, "claimed"),
+            cause,
             *unclaimed,
             _steps.c.status == StepState.PENDING.value,
             **values,
@@ -138,18 +167,51 @@ class Attempts:
             )
             if taken.rowcount == 0:
                 return _why_not(connection, ref)
-        unit.finish()
         return Claim(granted=True)
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def complete(self, ref: AttemptRef, result: Any) -> Report:
         """Record the attempt's result, a JSON value, and everything that follows."""
-        return self._database.transact(lambda connection, effects: self._complete(connection, effects, ref, result))
+        return self.complete_and_go_on(ref, result, None)[0]
+
+    def complete_and_go_on(self, ref: AttemptRef, result: Any, onward: Onward | None) -> tuple[Report, Dispatch | None]:
+        """Record the attempt's result, and in the same transaction claim what it makes ready, where it may be taken along.
+
+        Args:
+            ref: The attempt that has ended.
+            result: A JSON value.
+            onward: The process's offer to go on; None where it would not.
+
+        Returns:
+            What became of the report, and the step that the process holds now; None where it holds none.
+        """
+        return self.begin_completion(ref, result, onward)()
+
+    def begin_completion(
+        self, ref: AttemptRef, result: Any, onward: Onward | None
+    ) -> Callable[[], tuple[Report, Dispatch | None]]:
+        """Begin what `complete_and_go_on` does; what is returned ends it, and is to be called in any case and once."""
+        asked = self._hot_path.send_completion(ref, result, onward)
+
+        def completed() -> tuple[Report, Dispatch | None]:
+            recorded = None if asked is None else asked()
+            if recorded is not None:
+                self._database.deliver(recorded.effects, self._database.emitter)
+                return Report.RECORDED, recorded.taken
+            return self._database.transact(
+                lambda connection, effects: self._complete(connection, effects, ref, result, onward),
+                "complete",
+                ref.task_id,
+            )
+
+        return completed
 
     def fail(self, ref: AttemptRef, failure: Failure) -> Report:
         """Record that the attempt ended without a result; its policy decides what follows."""
-        return self._database.transact(lambda connection, effects: self.fail_within(connection, effects, ref, failure))
+        return self._database.transact(
+            lambda connection, effects: self.fail_within(connection, effects, ref, failure), "fail", ref.task_id
+        )
 
     def fail_unstarted(self, ref: AttemptRef, message: str) -> Report:
         """Record that an attempt could not even be dispatched: its arguments or its task do not exist."""
@@ -173,7 +235,7 @@ class Attempts:
             unit.finish()
             return Report.RECORDED
 
-        return self._database.transact(work)
+        return self._database.transact(work, "refuse", ref.task_id)
 
     def revoked(self, ref: AttemptRef, *, terminated: bool, expired: bool, softly: bool = False) -> Report:
         """Record that a worker's MAIN process has discarded or ended the attempt by a revoke, or its message had expired.
@@ -209,24 +271,39 @@ class Attempts:
             unit.finish()
             return Report.RECORDED
 
-        return self._database.transact(work)
+        return self._database.transact(work, "revoke", ref.task_id)
 
     def dispatch_refused(self, ref: AttemptRef) -> bool:
-        """Whether an attempt whose message was dropped by a worker has been sent often enough; it becomes due again if not."""
+        """Note that a worker dropped an attempt's message; it becomes due again.
+
+        Returns:
+            Whether workers have dropped it so often that none of them will ever take it.
+        """
 
         def work(connection: Connection, effects: Effects) -> bool:  # noqa: ARG001 - `transact`'s protocol
             row = connection.execute(
-                update(_steps)
+                select(_steps.c.meta)
                 .where(
                     _steps.c.id == ref.step_id,
                     _steps.c.task_id == ref.task_id,
                     _steps.c.claim_token.is_(None),
                     _steps.c.status.in_([StepState.PENDING.value, StepState.RUNNING.value]),
                 )
-                .values(dispatch_check_at=seconds_after(self._settings.sweep_s))
-                .returning(_steps.c.dispatches),
+                .with_for_update()
             ).one_or_none()
-            return row is not None and row.dispatches >= self._settings.max_dispatch_unknown
+            if row is None:
+                return False
+            # In `meta`, because it is rare, and how often it was sent says nothing: it may just have waited in a long queue.
+            meta = row.meta or {}
+            before = meta.get(_REFUSED, {})
+            times = 1 + (before["times"] if before.get("task_id") == ref.task_id else 0)
+            refused = {"task_id": ref.task_id, "times": times}
+            connection.execute(
+                update(_steps)
+                .where(_steps.c.id == ref.step_id)
+                .values(meta={**meta, _REFUSED: refused}, dispatch_check_at=seconds_after(self._settings.sweep_s)),
+            )
+            return times >= self._settings.max_dispatch_unknown
 
         return self._database.transact(work)
 
@@ -254,32 +331,67 @@ class Attempts:
             .values(dispatches=_steps.c.dispatches - 1, dispatch_check_at=seconds_after(self._settings.sweep_s)),
         )
 
-    def _complete(self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any) -> Report:
+    def _complete(
+        self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any, onward: Onward | None
+    ) -> tuple[Report, Dispatch | None]:
         unit = self._lock(connection, effects, ref)
         row = _read(connection, ref.step_id)
         if row is None:
-            return _stale(ref, row, StepState.COMPLETED)
-        if _holds(row, ref) and row.status == StepState.RUNNING.value:
-            Flow(unit, self._settings).complete_step(
-                row.id,
-                result,
-                Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id}),
+            return _stale(ref, row, StepState.COMPLETED), None
+        holds = _holds(row, ref)
+        heard = hear(StepState(row.status), holds=holds, drains=_drains(row, ref))
+        if heard is Hearing.AT_RESUME:
+            _keep(connection, row.id, {"kind": "completed", "result": result})
+            return Report.KEPT, None
+        if heard is Hearing.NOW:
+            cause = (
+                Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id})
+                if holds
+                else Cause(ENGINE, "completed by the interrupted attempt")
             )
-        elif _drains(row, ref):
-            if row.status == StepState.PAUSED.value:
-                _keep(connection, row.id, {"kind": "completed", "result": result})
-                return Report.KEPT
-            if row.status != StepState.RUNNING.value:
-                _released(connection, row.id)
-                return _stale(ref, row, StepState.COMPLETED)
-            # Resumed, but not replaced yet: the old attempt still holds the step, and its result counts.
-            Flow(unit, self._settings).complete_step(
-                row.id, result, Cause(ENGINE, "completed by the interrupted attempt")
-            )
-        else:
-            return _stale(ref, row, StepState.COMPLETED)
-        unit.finish()
-        return Report.RECORDED
+            Flow(unit, self._settings).complete_step(row.id, result, cause)
+            # An attempt that was told to stop was to give its process back.
+            taken = self._go_on(unit, ref, cause.actor, onward) if holds else None
+            unit.finish()
+            return Report.RECORDED, taken
+        if heard is Hearing.LET_GO:
+            _released(connection, row.id)
+        report = _stale(ref, row, StepState.COMPLETED)
+        again = onward is not None and report is Report.REPEATED  # the answer to this very offer was lost
+        return report, taken_before(unit, onward) if again and onward is not None else None
+
+    def _go_on(self, unit: UnitOfWork, ref: AttemptRef, worker: str, onward: Onward | None) -> Dispatch | None:
+        """Claim the attempt that a completion has made due, instead of sending it, for the process that has completed."""
+        due = to_go_on_with(unit, onward)
+        if due is None or onward is None:
+            return None
+        next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, onward.token)
+        cause = Cause(worker, "claimed", {"carrier": onward.carrier_id})
+        if not self._take(unit, next_one, cause, carrier_id=onward.carrier_id).granted:
+            return None
+        unit.effects.dispatches.remove(due)
+        return due
+
+    def carrier_ended(self, ref: AttemptRef, failure: Failure) -> bool:
+        """Record that a process ended which had gone on from its message's own step to a later one.
+
+        Args:
+            ref: The message's own attempt.
+            failure: How the one that ran ended.
+
+        Returns:
+            Whether there was such a one; else the process was at its own step, or at none.
+        """
+
+        def work(connection: Connection, effects: Effects) -> bool:
+            self._lock(connection, effects, ref)
+            step_ids = live_carried(connection, ref.run_id, ref.task_id)
+            for step_id in step_ids:
+                carried = AttemptRef(ref.run_id, step_id, carried_attempt(step_id))
+                self.fail_within(connection, effects, carried, failure)
+            return bool(step_ids)
+
+        return self._database.transact(work, "fail", ref.task_id)
 
     def fail_within(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
         """The same as `fail`, inside a transaction that is already open."""
@@ -287,45 +399,41 @@ class Attempts:
         row = _read(connection, ref.step_id)
         if row is None:
             return _stale(ref, row, StepState.FAILED)
-        if row.status == StepState.RUNNING.value and (
-            _holds(row, ref) or (ref.token is None and row.task_id == ref.task_id and row.claim_token is not None)
-        ):
-            cause = Cause(
-                row.claimed_by or ENGINE,
-                failure.reason,
-                {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": ref.task_id},
-            )
-            if failure.cause == "revoked":
-                apply_external_revoke(unit, self._settings, row, ended=True)
-            else:
-                record_failure(unit, self._settings, row, failure, cause)
-        elif _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id):
-            self._drained_failure(unit, row, failure)
-        else:
+        # Without a token it is the supervisor of the attempt's process that speaks.
+        holds = _holds(row, ref) or (ref.token is None and row.task_id == ref.task_id and row.claim_token is not None)
+        drains = _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id)
+        heard = hear(StepState(row.status), holds=holds, drains=drains, failure=failure.cause)
+        if heard is Hearing.STALE:
             return _stale(ref, row, StepState.FAILED)
+        if heard is Hearing.NOW:
+            self._record_failure(unit, row, failure, ref, row.claimed_by if holds else None)
+        elif heard is Hearing.AT_RESUME:
+            _keep(connection, row.id, {"kind": "failed", "failure": asdict(failure)})
+        else:
+            _released(connection, row.id)
+            if heard is Hearing.SUCCESSOR:
+                self._send_successor(unit, row.id)
         unit.finish()
         return Report.RECORDED
 
-    def _drained_failure(self, unit: UnitOfWork, row: Row[*tuple[Any, ...]], failure: Failure) -> None:
-        """An attempt that was told to stop has stopped. Its failure counts only if stopping did not cause it."""
-        caused_by_stopping = failure.cause in ("interrupted", "worker_lost", "shutdown", "revoked")
-        if row.status == StepState.PAUSED.value and not caused_by_stopping:
-            _keep(unit.connection, row.id, {"kind": "failed", "failure": asdict(failure)})
-        elif row.status == StepState.RUNNING.value and not caused_by_stopping:
-            meta = {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": row.drain_task_id}
-            record_failure(unit, self._settings, row, failure, Cause(ENGINE, failure.reason, meta))
-        elif row.status == StepState.RUNNING.value:
-            # Resumed meanwhile: what waited for the old attempt can be dispatched now.
-            _released(unit.connection, row.id)
-            rows = unit.connection.execute(
-                update(_steps)
-                .where(_steps.c.id == row.id, _steps.c.claim_token.is_(None))
-                .values(dispatch_check_at=seconds_after(self._settings.redispatch_s))
-                .returning(*DISPATCH_COLUMNS),
-            ).all()
-            dispatch(unit, rows)
-        else:
-            _released(unit.connection, row.id)
+    def _record_failure(
+        self, unit: UnitOfWork, row: Row[*tuple[Any, ...]], failure: Failure, ref: AttemptRef, worker: str | None
+    ) -> None:
+        if failure.cause == "revoked":
+            apply_external_revoke(unit, self._settings, row, ended=True)
+            return
+        meta = {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": ref.task_id}
+        record_failure(unit, self._settings, row, failure, Cause(worker or ENGINE, failure.reason, meta))
+
+    def _send_successor(self, unit: UnitOfWork, step_id: str) -> None:
+        """Dispatch the attempt that waited until its predecessor had ended."""
+        rows = unit.connection.execute(
+            update(_steps)
+            .where(_steps.c.id == step_id, _steps.c.claim_token.is_(None))
+            .values(dispatch_check_at=seconds_after(self._settings.redispatch_s))
+            .returning(*DISPATCH_COLUMNS),
+        ).all()
+        dispatch(unit, rows)
 
     def _lock(self, connection: Connection, effects: Effects, ref: AttemptRef) -> UnitOfWork:
         return UnitOfWork.lock(connection, effects, ref.run_id, emitter=self._database.emitter)

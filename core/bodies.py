@@ -97,7 +97,7 @@ class Bodies:
             unit.finish()
             return True
 
-        return self._database.transact(work)
+        return self._database.transact(work, "body", ref.task_id)
 
     def _write(self, ref: AttemptRef, **values: Any) -> bool:
         def work(connection: Connection, effects: Effects) -> bool:  # noqa: ARG001 - `transact`'s protocol
@@ -106,7 +106,7 @@ class Bodies:
             )
             return written.rowcount == 1
 
-        return self._database.transact(work)
+        return self._database.transact(work, "body", ref.task_id)
 
 
 def _holder(ref: AttemptRef) -> ColumnElement[bool]:

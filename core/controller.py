@@ -15,7 +15,7 @@ from .approvals import APPROVED, REJECTED
 from .cause import Cause
 from .counters import UNSETTLED
 from .errors import InvalidPlan, PayloadTooLarge, RunNotFound, StateMachineError
-from .joining import database_of, deliver_for, read_in, write_in
+from .joining import OpenTransaction, database_of, deliver_for, read_in, write_in
 from .json_values import json_size, plain_json
 from .models import WorkflowRun, WorkflowStep, table_of_model
 from .names import check_name, check_text
@@ -50,7 +50,7 @@ class WorkflowController:
 
     def __init__(
         self,
-        db_session: Session,
+        db_session: Session | OpenTransaction,
         session_id: str = "default",
         event_emitter: EventEmitter | None = None,
         *,
@@ -61,7 +61,7 @@ class WorkflowController:
         """Set up a controller for one session.
 
         Args:
-            db_session: An SQLAlchemy session (`Database.session()` or one of your own).
+            db_session: An SQLAlchemy session (`Database.session()` or one of your own), or a transaction that is open.
             session_id: Whose runs; those of others do not exist for this controller.
             event_emitter: In-process listeners; the database's own where the session comes from `Database.session()`.
             settings: Limits and times; from the environment by default.
@@ -107,22 +107,53 @@ class WorkflowController:
         """
         spec = None if plan is None else self._validated(plan)
         document = self._checked("input", input, self._settings.max_argument_bytes)
-
-        new = self._new(spec, name, task_description, document, meta)
+        create = self._creation(self._new(spec, name, task_description, document, meta), spec, transitioned_by)
 
         def work(connection: Connection, effects: Effects, joined: bool) -> WorkflowRun:  # noqa: ARG001, FBT001 - `write_in`'s protocol
-            unit = insert_run(connection, effects, new, Cause.asked(transitioned_by, "created"), emitter=self._emitter)
+            run_id = create(connection, effects)
+            run = None if isinstance(self._session, OpenTransaction) else self._session.get(WorkflowRun, run_id)
+            if run is None:
+                raise RunNotFound(run_id)
+            return run
+
+        return write_in(self._session, work, self._deliver)
+
+    def create_unplanned(
+        self,
+        task_description: str,
+        name: str | None = None,
+        *,
+        input: Any = None,  # noqa: A002 - the name users know
+        meta: dict[str, Any] | None = None,
+        transitioned_by: str = "user",
+        reason: str | None = None,
+    ) -> str:
+        """Store a run in planning, whose plan somebody is making; returns its id."""
+        document = self._checked("input", input, self._settings.max_argument_bytes)
+        create = self._creation(self._new(None, name, task_description, document, meta), None, transitioned_by)
+        cause = Cause.asked(transitioned_by, reason)
+
+        def work(connection: Connection, effects: Effects, joined: bool) -> str:  # noqa: ARG001, FBT001 - `write_in`'s protocol
+            return create(connection, effects, lambda unit: unit.move_run(WorkflowState.PLANNING, cause))
+
+        return write_in(self._session, work, self._deliver)
+
+    def _creation(self, new: NewRun, spec: PlanSpec | None, actor: str) -> Callable[..., str]:
+        """What stores a run, does more with it where wanted, and returns its id."""
+        cause = Cause.asked(actor, "created")
+
+        def create(connection: Connection, effects: Effects, act: Callable[[UnitOfWork], Any] | None = None) -> str:
+            unit = insert_run(connection, effects, new, cause, emitter=self._emitter)
             if unit is None:  # only a used idempotency key is not inserted
                 raise AssertionError
             if spec is not None:
                 store_plan(unit, spec)
+            if act is not None:
+                act(unit)
             unit.finish()
-            run = self._session.get(WorkflowRun, unit.run.id)
-            if run is None:
-                raise RunNotFound(unit.run.id)
-            return run
+            return unit.run.id
 
-        return write_in(self._session, work, self._deliver)
+        return create
 
     def set_plan(self, run_id: str, plan: object) -> PlanSpec:
         """Store the plan of a run that is draft or planning, in place of an earlier one.

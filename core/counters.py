@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import Boolean, and_, case, false, func, or_, select, update
 
 from .advance import is_settled
 from .models import StepDependency, WorkflowStep, table_of_model
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-__all__ = ["UNSETTLED", "count_down", "count_open", "recount"]
+__all__ = ["IS_OPEN", "UNSETTLED", "count_down", "count_open", "recount"]
 
 UNSETTLED = tuple(state for state in StepState if not is_settled(state))
 
@@ -27,12 +27,20 @@ _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 _upstream = _steps.alias("upstream")
 
-# Pending steps count what they wait for, and mapped ones (running without an attempt) their children.
-_COUNTING = or_(
-    _steps.c.status == StepState.PENDING.value,
-    and_(_steps.c.status == StepState.RUNNING.value, _steps.c.task_id.is_(None)),
-)
+# Pending steps count what they wait for, and mapped ones (running without an attempt) their items and nothing else: one that
+# began by `any_failed` may have predecessors that are still to settle, and must not take them for items.
+# The steps are known by their ids. Asked for plainly, the state would have PostgreSQL read every pending step there is, wherever a
+# plan was made before it knew that there are many; no index answers coalesce().
+_status = func.coalesce(_steps.c.status, "")
+_PENDING = _status == StepState.PENDING.value
+_COUNTING = or_(_PENDING, and_(_status == StepState.RUNNING.value, _steps.c.task_id.is_(None)))
+_IS_ITEM = func.coalesce(_upstream.c.parent_id == _dependencies.c.step_id, false(), type_=Boolean)
 
+#: A step that is not settled.
+IS_OPEN = or_(
+    _steps.c.status.in_([state.value for state in UNSETTLED]),
+    and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+)
 _COMPLETED = _upstream.c.status == StepState.COMPLETED.value
 _FAILED = _upstream.c.status == StepState.FAILED.value
 _OPEN = or_(
@@ -42,7 +50,7 @@ _OPEN = or_(
 
 
 def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[Any]]:
-    """Count steps that have just settled, in the counters of the pending steps that wait for them.
+    """Count steps that have just settled, in the counters of those that wait for them.
 
     Args:
         connection: A transaction that holds the run's lock.
@@ -54,18 +62,19 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
     news = (
         select(
             _dependencies.c.step_id,
+            _IS_ITEM.label("of_items"),
             func.count().label("total"),
             func.sum(case((_COMPLETED, 0), else_=1)).label("unmet"),
             func.sum(case((_FAILED, 1), else_=0)).label("failed"),
         )
         .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
         .where(_dependencies.c.upstream_id.in_(settled))
-        .group_by(_dependencies.c.step_id)
+        .group_by(_dependencies.c.step_id, _IS_ITEM)
         .subquery("news")
     )
     return connection.execute(
         update(_steps)
-        .where(_steps.c.id == news.c.step_id, _COUNTING)
+        .where(_steps.c.id == news.c.step_id, _COUNTING, or_(_PENDING, news.c.of_items))
         .values(
             open_deps=_steps.c.open_deps - news.c.total,
             unmet_deps=_steps.c.unmet_deps + news.c.unmet,
@@ -87,29 +96,26 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
 
 def count_open(connection: Connection, run_id: str) -> int:
     """How many of the run's steps are not settled."""
-    unsettled = or_(
-        _steps.c.status.in_([state.value for state in UNSETTLED]),
-        and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
-    )
-    return connection.scalar(select(func.count()).where(_steps.c.run_id == run_id, unsettled)) or 0
+    return connection.scalar(select(func.count()).where(_steps.c.run_id == run_id, IS_OPEN)) or 0
 
 
 def recount(connection: Connection, run_id: str) -> None:
-    """Count the dependencies of the run's pending steps afresh, in one statement."""
+    """Count the dependencies of the run's pending steps, and the items of its mapped ones, afresh in one statement."""
     truth = (
         select(
             _dependencies.c.step_id,
+            _IS_ITEM.label("of_items"),
             func.sum(case((_OPEN, 1), else_=0)).label("open"),
             func.sum(case((or_(_OPEN, _COMPLETED), 0), else_=1)).label("unmet"),
             func.sum(case((and_(_FAILED, _upstream.c.retry_at.is_(None)), 1), else_=0)).label("failed"),
         )
         .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
         .where(_dependencies.c.run_id == run_id)
-        .group_by(_dependencies.c.step_id)
+        .group_by(_dependencies.c.step_id, _IS_ITEM)
         .subquery("truth")
     )
     connection.execute(
         update(_steps)
-        .where(_steps.c.id == truth.c.step_id, _COUNTING)
+        .where(_steps.c.id == truth.c.step_id, _COUNTING, or_(_PENDING, truth.c.of_items))
         .values(open_deps=truth.c.open, unmet_deps=truth.c.unmet, failed_deps=truth.c.failed),
     )

@@ -12,22 +12,26 @@ from .models import WorkflowStep, table_of_model
 from .states import StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Row
 
     from .settings import Settings
     from .unit_of_work import UnitOfWork
+    from .unwritten import NewStep
 
 __all__ = [
     "CLEARED",
     "DISPATCH_COLUMNS",
     "LET_GO",
     "begin_attempts",
+    "begin_first_attempts",
     "dispatch",
     "dispatch_of",
     "redispatch_pending",
 ]
+
+_CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
 _steps = table_of_model(WorkflowStep)
 
@@ -81,6 +85,22 @@ def begin_attempts(unit: UnitOfWork, settings: Settings, *conditions: ColumnElem
     dispatch(unit, rows)
 
 
+def begin_first_attempts(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str]) -> None:
+    """Give pending steps their first attempt, and have it dispatched after the commit; new steps are stored with it."""
+    new = {step.id: step for step in unit.new_steps}
+    if new:
+        beginning = [new[step_id] for step_id in step_ids]
+        for step in beginning:
+            step.attempt = step.dispatches = 1
+            step.task_id = f"{step.id}.1"
+            step.dispatch_check_at = settings.redispatch_s
+        dispatch(unit, beginning)
+        return
+    for start in range(0, len(step_ids), _CHUNK):
+        pending = (_steps.c.id.in_(step_ids[start : start + _CHUNK]), _steps.c.status == StepState.PENDING.value)
+        begin_attempts(unit, settings, *pending)
+
+
 def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:
     """Dispatch again the pending steps that were ready before a pause; their attempts keep their ids."""
     rows = unit.connection.execute(
@@ -96,7 +116,7 @@ def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:
     dispatch(unit, rows)
 
 
-def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
+def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]] | NewStep]) -> None:
     """Have the attempts in `rows` published after the commit, in the order of the plan.
 
     One that waits for its predecessor is left to the sweeper.
@@ -108,7 +128,7 @@ def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
     ]
 
 
-def dispatch_of(row: Row[*tuple[Any, ...]], run_id: str, session_id: str) -> Dispatch:
+def dispatch_of(row: Row[*tuple[Any, ...]] | NewStep, run_id: str, session_id: str) -> Dispatch:
     """The dispatch of a step's current attempt, from a row with `DISPATCH_COLUMNS`."""
     return Dispatch(
         run_id=run_id,

@@ -26,11 +26,13 @@ __all__ = [
     "NotMigrated",
     "PayloadTooLarge",
     "RunNotFound",
+    "SignatureRefused",
     "StateMachineError",
     "TransitionConflict",
     "TransitionNotAllowed",
     "TransitionVetoed",
     "UnknownState",
+    "UntrustedAnswer",
 ]
 
 
@@ -188,6 +190,19 @@ class CommandRefused(InterlockError):
         super().__init__(message)
 
 
+class SignatureRefused(CommandRefused):
+    """The session takes signed commands only, and this one is not signed as it must be; nothing was done.
+
+    Attributes:
+        session_id: The session that the command names.
+        code: `unsigned`, `bad_signature`, or `expired` (signed at a time too far from the engine's).
+    """
+
+    def __init__(self, command: str, session_id: str, message: str, *, code: str) -> None:
+        self.session_id = session_id
+        super().__init__(command, f"session {session_id}: {message}", code=code)
+
+
 class AlreadyDecided(CommandRefused):
     """The approval was decided before.
 
@@ -230,6 +245,24 @@ class CommandTimeout(InterlockError, TimeoutError):
         super().__init__(
             f"no answer to command {request_id} within {timeout_s:g} s: is a worker running? "
             f"Repeat it with request_id={request_id!r}; it is carried out once",
+        )
+
+
+class UntrustedAnswer(InterlockError):
+    """An answer came that is not signed with a key of this session, and no other one in time.
+
+    The command may have been carried out, or not: repeat it with the same id once the keys agree.
+
+    Attributes:
+        request_id: The command's id.
+        said: What the answer said, to be believed or not.
+    """
+
+    def __init__(self, request_id: str, said: str) -> None:
+        self.request_id, self.said = request_id, said
+        super().__init__(
+            f"the answer to command {request_id} is not signed with a key of this session, so it is not believed; it "
+            f"said: {said}. Have the workers the same interlock_signing_keys?",
         )
 
 

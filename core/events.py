@@ -82,10 +82,14 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """An attempt that is to stop. `soft` raises in the body, `terminate` kills the process that holds it."""
+    """An attempt that is to stop. `soft` raises in the body, `terminate` kills the process that holds it.
+
+    `carrier_id` is the message on which that process came, where it is not the attempt's own.
+    """
 
     task_id: str
     mode: Literal["soft", "terminate"] = "soft"
+    carrier_id: str | None = None
 
 
 @dataclass(slots=True)

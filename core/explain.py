@@ -52,6 +52,7 @@ _READ: Final = (
     _steps.c.open_deps,
     _steps.c.claimed_by,
     _steps.c.claimed_at,
+    _steps.c.carrier_id,
     _steps.c.lease_until,
     _steps.c.timeout_at,
     _steps.c.drain_until,

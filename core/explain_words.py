@@ -285,6 +285,8 @@ def _held(step: Step) -> dict[str, Any]:
     row = step.row
     text = f"Step {row.key} is run by {row.claimed_by} since {step.at(row.claimed_at)}, attempt {row.attempt}"
     text += f", {_progress(row.progress)}" if row.progress else ""
+    carrier = row.carrier_id if row.attempt == 1 else None
+    text += f"; its process came to it on the message {carrier}, which is what Celery shows" if carrier else ""
     if row.lease_until is not None and row.lease_until < step.run.now:
         text += f". The worker has not been heard of: its lease ran out at {step.at(row.lease_until)}"
         text += "; the next sweep calls the attempt lost"
@@ -297,6 +299,7 @@ def _held(step: Step) -> dict[str, Any]:
         worker=row.claimed_by,
         since=_iso(row.claimed_at),
         attempt=row.attempt,
+        carrier=carrier,
         lease_until=_iso(row.lease_until),
         timeout_at=_iso(row.timeout_at),
         progress=row.progress,

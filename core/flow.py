@@ -15,12 +15,13 @@ from .advance import DependencyCounts, Readiness, readiness
 from .cause import Cause
 from .columns import clock
 from .context import step_context
-from .counters import UNSETTLED, count_down, count_open, recount
-from .dispatching import CLEARED, LET_GO, begin_attempts
+from .counters import IS_OPEN, UNSETTLED, count_down, count_open, recount
+from .dispatching import CLEARED, LET_GO, begin_attempts, begin_first_attempts
 from .errors import CommandRefused, ExpressionError
 from .events import Interrupt
 from .expressions import truthy
 from .models import ApprovalRequest, WorkflowStep, table_of_model
+from .onward import carrier_of_drain
 from .parallelism import Places, ready_rows
 from .states import StepState, WorkflowState
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["ENGINE", "PAUSE_MODES", "Flow", "check_mode"]
+__all__ = ["ENGINE", "EVERY_STEP_IS_SETTLED", "PAUSE_MODES", "Flow", "check_mode"]
 
 ENGINE = "engine"
+EVERY_STEP_IS_SETTLED = "every step is settled"
 PAUSE_MODES = ("interrupt", "drain", "terminate")
 
 _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
@@ -72,7 +74,8 @@ class Flow:
 
     def start_roots(self) -> None:
         """Start every step that waits for nothing; called once, when the run begins to execute."""
-        self._propagate(self._start(self._pending(_steps.c.open_deps == 0)))
+        roots: Sequence[Any] = [step for step in self.unit.new_steps if step.open_deps == 0]
+        self._propagate(self._start(roots or self._pending(_steps.c.open_deps == 0)))
         self.finish_run()
 
     def readvance(self) -> None:
@@ -105,7 +108,7 @@ class Flow:
         Returns:
             Ids of those that have settled at once: not wanted, over an empty list, or failed without consequence.
         """
-        places = places or Places(self.unit.connection, self.unit.run)
+        places = places or Places(self.unit)
         tasks: list[Row[*tuple[Any, ...]]] = []
         gates: list[Row[*tuple[Any, ...]]] = []
         maps: list[Row[*tuple[Any, ...]]] = []
@@ -124,9 +127,7 @@ class Flow:
                 settled += self._skip([row.id], "its condition is false")
             else:
                 kind.append(row)
-        for ids in _chunks([row.id for row in tasks]):
-            pending = (_steps.c.id.in_(ids), _steps.c.status == StepState.PENDING.value)
-            begin_attempts(self.unit, self.settings, *pending)
+        begin_first_attempts(self.unit, self.settings, [row.id for row in tasks])
         self._ask_first([row.id for row in gates])
         for row in maps:  # last, so that the places of this call's tasks are counted
             settled += self._map(row) if self._executes() else []
@@ -216,7 +217,7 @@ class Flow:
             error=None,
             late=None,
             completed_at=clock(),
-            **values,
+            **{"carrier_id": None, **values},
         )
         self.settled([step_id])
 
@@ -252,7 +253,7 @@ class Flow:
         """Start steps that are ready and wait for a place."""
         if not self._executes() or self.unit.resuming:
             return []
-        places = Places(self.unit.connection, self.unit.run)
+        places = Places(self.unit)
         without = places.full_parents()
         return self._start(ready_rows(self.unit.connection, self.unit.run, without=without), places)
 
@@ -331,7 +332,7 @@ class Flow:
         self.unit.connection.execute(
             update(_requests)
             .where(_requests.c.run_id == self.unit.run.id, _requests.c.decision.is_(None))
-            .values(decision="closed", decided_by=cause.actor, decided_at=clock()),
+            .values(decision=approvals.CLOSED, decided_by=cause.actor, decided_at=clock()),
         )
         self.unit.run.open_steps = self.unit.run.waiting_steps = 0
         self.unit.move_run(target, cause, **values)
@@ -360,8 +361,8 @@ class Flow:
 
     def interrupt_draining(self, state: StepState, mode: str, *conditions: ColumnElement[bool]) -> None:
         """Have the bodies of steps in `state` that are still held interrupted after the commit."""
-        held = self.unit.connection.scalars(
-            select(_steps.c.drain_task_id).where(
+        held = self.unit.connection.execute(
+            select(_steps.c.id, _steps.c.drain_task_id, _steps.c.carrier_id).where(
                 _steps.c.run_id == self.unit.run.id,
                 _steps.c.status == state.value,
                 _steps.c.drain_token.is_not(None),
@@ -370,7 +371,8 @@ class Flow:
             ),
         )
         self.unit.effects.interrupts += [
-            Interrupt(task_id, "terminate" if mode == "terminate" else "soft") for task_id in held
+            Interrupt(row.drain_task_id, "terminate" if mode == "terminate" else "soft", carrier_of_drain(row))
+            for row in held
         ]
 
     def pause(self, cause: Cause, *, mode: str, paused_by: str) -> None:
@@ -402,24 +404,33 @@ class Flow:
         if self.unit.run.open_steps > 0:
             self._wait_for_people()
             return
-        failed = self.unit.connection.execute(
-            select(_steps.c.key, _steps.c.error)
+        hindrance = self.unit.connection.execute(
+            select(_steps.c.key, _steps.c.error, IS_OPEN.label("open"))
             .where(
                 _steps.c.run_id == self.unit.run.id,
-                _steps.c.status == StepState.FAILED.value,
                 or_(
-                    _steps.c.spec["on_failure"].as_string().is_(None),
-                    _steps.c.spec["on_failure"].as_string() != "continue",
+                    IS_OPEN,
+                    and_(
+                        _steps.c.status == StepState.FAILED.value,
+                        or_(
+                            _steps.c.spec["on_failure"].as_string().is_(None),
+                            _steps.c.spec["on_failure"].as_string() != "continue",
+                        ),
+                    ),
                 ),
             )
-            .order_by(_steps.c.position)
+            .order_by(IS_OPEN.desc(), _steps.c.position)
             .limit(1),
         ).one_or_none()
-        if failed is None:
-            self.unit.move_run(WorkflowState.COMPLETED, Cause(ENGINE, "every step is settled"))
+        if hindrance is None:
+            self.unit.move_run(WorkflowState.COMPLETED, Cause(ENGINE, EVERY_STEP_IS_SETTLED))
+        elif hindrance.open:
+            # The counter was wrong: rows that another version or another program has written. The sweeper finds what may move.
+            self.unit.run.open_steps = count_open(self.unit.connection, self.unit.run.id)
+            self._wait_for_people()
         else:
-            reason = f"step {failed.key} failed: {failed.error}"
-            self.unit.move_run(WorkflowState.FAILED, Cause(ENGINE, reason), error=f"{failed.key}: {failed.error}")
+            reason = f"step {hindrance.key} failed: {hindrance.error}"
+            self.unit.move_run(WorkflowState.FAILED, Cause(ENGINE, reason), error=f"{hindrance.key}: {hindrance.error}")
 
     def _wait_for_people(self) -> None:
         """Executing → waiting_approval, where a step waits and nothing runs, is due, or is paused by a person."""

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, and_, or_
 from .errors import GuardRefused
 from .guards import objection
 from .models import WorkflowStep, table_of_model
+from .states import StepState
 from .transitions import STEP_TABLE, table_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_RULES", "GuardRule", "GuardRules", "attach_rules", "require_guards", "rules_of"]
 
 _OPTION: Final = "interlock_guard_rules"
+_START: Final = (STEP_TABLE.entity_type, StepState.RUNNING.value)
 
 _steps = table_of_model(WorkflowStep)
 
@@ -62,13 +64,18 @@ class GuardRule:
 
 
 class GuardRules:
-    """The rules of one database, by edge; false where there are none."""
+    """The rules of one database, by edge; false where there are none.
+
+    Attributes:
+        on_starts: Whether any is asked when a step begins to run.
+    """
 
     def __init__(self, rules: Iterable[GuardRule] = ()) -> None:
         self.all = tuple(rules)
         self._by_edge: dict[tuple[str, str, str], list[GuardRule]] = {}
         for rule in self.all:
             self._by_edge.setdefault((rule.entity_type, rule.from_state, rule.to_state), []).append(rule)
+        self.on_starts = any((rule.entity_type, rule.to_state) == _START for rule in self.all)
 
     def __bool__(self) -> bool:
         return bool(self.all)

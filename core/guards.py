@@ -7,7 +7,7 @@ before the move is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -39,6 +39,7 @@ class GuardContext:
         actor: Who asks.
         reason: Why.
         meta: What came with the request.
+        plan: By each step what it waits for, where the plan is not in the tables yet; else None.
     """
 
     connection: Connection
@@ -49,6 +50,7 @@ class GuardContext:
     actor: str
     reason: str | None
     meta: Mapping[str, Any] | None
+    plan: Mapping[str, Sequence[str]] | None = None
 
 
 Guard = Callable[[GuardContext], bool]
@@ -121,16 +123,22 @@ def has_task_description(context: GuardContext) -> bool:
 @guard("has_valid_plan")
 def has_valid_plan(context: GuardContext) -> bool:
     """The run has steps, each waits for steps of the same run, and no cycle keeps one from starting."""
+    plan = _stored_plan(context) if context.plan is None else context.plan
+    known = all(upstream in plan for waits_for in plan.values() for upstream in waits_for)
+    return bool(plan) and known and find_cycle(plan) is None
+
+
+def _stored_plan(context: GuardContext) -> Mapping[str, Sequence[str]]:
     run_id = context.entity["id"]
-    keys: dict[str, tuple[str, ...]] = {
+    plan: dict[str, tuple[str, ...]] = {
         row.id: () for row in context.connection.execute(select(WorkflowStep.id).where(WorkflowStep.run_id == run_id))
     }
     edges = select(StepDependency.step_id, StepDependency.upstream_id).where(StepDependency.run_id == run_id)
     for step_id, upstream_id in context.connection.execute(edges):
-        if step_id not in keys or upstream_id not in keys:
-            return False
-        keys[step_id] += (upstream_id,)
-    return bool(keys) and find_cycle(keys) is None
+        if step_id not in plan:
+            return {}
+        plan[step_id] += (upstream_id,)
+    return plan
 
 
 @guard("has_approval")

@@ -14,6 +14,7 @@ from .guard_rules import GuardRule, GuardRules
 from .guards import find_guard, known_guards
 from .plan.faults import Suggestions
 from .transitions import STEP_TABLE, TABLES, WORKFLOW_TABLE
+from .yaml_text import TooDeep, compose, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,11 +51,11 @@ def load_guard_rules(path: str | Path) -> GuardRules:
     """
     name = str(path)
     try:
-        node = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
+        node = compose(Path(path).read_bytes())
     except OSError as error:
         msg = f"guards_file: {name} cannot be read: {error.strerror}"
         raise ConfigurationError(msg) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         msg = f"guards_file: {_syntax_fault(name, error)}"
         raise ConfigurationError(msg) from error
     reading = _Reading(name)
@@ -68,7 +69,10 @@ def load_guard_rules(path: str | Path) -> GuardRules:
     return GuardRules(rules)
 
 
-def _syntax_fault(name: str, error: BaseException) -> str:
+def _syntax_fault(name: str, error: yaml.YAMLError) -> str:
+    if isinstance(error, TooDeep):
+        line, column = error.position
+        return f"{name}:{line}:{column}: {error}"
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
@@ -114,7 +118,7 @@ class _Reading:
         source, target = self._edge(entity, fields, path)
         if len(self.faults) > before:
             return None
-        line = _position(node)[0]
+        line = position_of(node)[0]
         return GuardRule(entity, source, target, guards, workflow, step, place=f"{self.name}:{line}")
 
     def _edge(self, entity: str, fields: Mapping[str, yaml.Node], path: str) -> tuple[str, str]:
@@ -187,10 +191,5 @@ class _Reading:
         self._fault(node, path, f'unknown {what} "{name}"{hint}; known: {", ".join(known)}')
 
     def _fault(self, node: yaml.Node, path: str, message: str) -> None:
-        line, column = _position(node)
+        line, column = position_of(node)
         self.faults.append(f"{self.name}:{line}:{column}: {path}: {message}")
-
-
-def _position(node: yaml.Node) -> tuple[int, int]:
-    mark: Any = node.start_mark  # PyYAML's stubs allow None, its parsers never leave it out
-    return mark.line + 1, mark.column + 1

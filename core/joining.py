@@ -7,16 +7,18 @@ all: the sweeper dispatches it and subscribers catch up.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import DBAPIError
 
-from .database import Database, is_transient
+from .database import Database
+from .database_errors import is_transient
 from .errors import DatabaseBusy
 from .events import Effects, EventEmitter
+from .faultpoints import fault_point
+from .given_up import repeated
 from .models import WorkflowRun, WorkflowStep
 
 if TYPE_CHECKING:
@@ -24,59 +26,71 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["read_in", "write_in"]
+__all__ = ["OpenTransaction", "read_in", "write_in"]
 
 T = TypeVar("T")
 
-_ATTEMPTS = 8
 _CHUNK = 5_000  # ids in one statement
 _WRITE = {"interlock_write": True}
 
 
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """A transaction whose owner commits it and tells what happened; it stands where a session might.
+
+    Attributes:
+        connection: For writing as well, if anything is to be written.
+        effects: Filled with what is to be told.
+    """
+
+    connection: Connection
+    effects: Effects
+
+
 def write_in(
-    session: Session,
+    session: Session | OpenTransaction,
     work: Callable[[Connection, Effects, bool], T],
     deliver: Callable[[Effects], None],
 ) -> T:
     """Run `work` in the session's transaction (as a savepoint), or in a transaction of its own that is committed.
 
     Args:
-        session: The caller's.
+        session: The caller's; an `OpenTransaction` is simply used.
         work: Gets the connection, an empty `Effects` to fill, and whether it joined a transaction of the caller's. In a
             transaction of its own it is called again after a transient failure.
         deliver: Gets the effects after the outermost commit.
 
     Raises:
-        DatabaseBusy: The database gave up; in a joined transaction the caller has to start it again.
+        DatabaseBusy: The database gave up on every try; in a joined transaction the caller has to start it again.
     """
+    if isinstance(session, OpenTransaction):
+        return work(session.connection, session.effects, False)  # noqa: FBT003 - not joined: it holds SQLite's lock
     if session.in_transaction():
         return _joined(session, work, deliver)
-    for attempt in range(1, _ATTEMPTS + 1):
+
+    def once() -> tuple[T, Effects]:
         effects = Effects()
-        try:
-            with session.begin():
-                result = work(session.connection(execution_options=_WRITE), effects, False)  # noqa: FBT003 - not joined
-                _refresh(session, effects)
-        except DBAPIError as error:
-            if not is_transient(error):
-                raise
-            if attempt == _ATTEMPTS:
-                msg = f"the database gave up on the transaction {_ATTEMPTS} times: {error.orig}"
-                raise DatabaseBusy(msg) from error
-            time.sleep(0.005 * 2**attempt)  # nothing was written: everything is evaluated again
-        else:
-            if not _inside_outer_transaction(session):
-                deliver(effects)
-            return result
-    raise AssertionError  # pragma: no cover - the loop returns or raises
+        with session.begin():
+            result = work(session.connection(execution_options=_WRITE), effects, False)  # noqa: FBT003 - not joined
+            _refresh(session, effects)
+            fault_point("verb.commit")
+        fault_point("verb.committed")
+        return result, effects
+
+    result, effects = repeated(once)
+    if not _inside_outer_transaction(session):
+        deliver(effects)
+    return result
 
 
-def read_in(session: Session, work: Callable[[Connection], T]) -> T:
+def read_in(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:
     """Run a reading `work` in the session's transaction where one is open, else on a connection of its own.
 
     So a look never opens a transaction in the caller's session, which would be joined by the next write and wait for a
     commit that nobody thinks of.
     """
+    if isinstance(session, OpenTransaction):
+        return work(session.connection)
     bind = session.get_bind()
     if session.in_transaction():
         session.flush()
@@ -97,13 +111,13 @@ def _read_on(connection: Connection, work: Callable[[Connection], T]) -> T:
             connection.rollback()
 
 
-def database_of(session: Session) -> Database | None:
+def database_of(session: Session | OpenTransaction) -> Database | None:
     """The `Database` that made the session, if one did."""
-    found = session.info.get("interlock_database")
+    found = None if isinstance(session, OpenTransaction) else session.info.get("interlock_database")
     return found if isinstance(found, Database) else None
 
 
-def deliver_for(session: Session, emitter: EventEmitter | None) -> Callable[[Effects], None]:
+def deliver_for(session: Session | OpenTransaction, emitter: EventEmitter | None) -> Callable[[Effects], None]:
     """How effects of `session` are delivered: to its database's handlers, and to `emitter` or the database's own."""
     database = database_of(session)
     if database is not None:
@@ -179,6 +193,7 @@ class _Pending:
 
     def committed(self) -> None:
         entries, self.entries = self.entries, []
+        fault_point("verb.committed")
         for _, effects, deliver in entries:
             deliver(effects)
 

@@ -30,13 +30,13 @@ _MAX_PROBLEMS: Final = 20
 _MAX_INT_BITS: Final = 4096  # beyond some 14,000 Python itself refuses to print them
 
 
-def plain_json(value: object) -> tuple[Json, tuple[Problem, ...]]:
+def plain_json(value: object, *, max_depth: int = MAX_DEPTH) -> tuple[Json, tuple[Problem, ...]]:
     """Copy a value as plain lists and dicts (tuples become lists) and say what is not JSON in it.
 
     Returns:
         The copy, and the problems: at most 20, none if the copy is JSON.
     """
-    copier = _Copier()
+    copier = _Copier(max_depth)
     return copier.copy(value, ()), tuple(copier.problems)
 
 
@@ -53,6 +53,7 @@ def storable_text(text: str) -> str:
 
 @dataclass(slots=True)
 class _Copier:
+    max_depth: int = MAX_DEPTH
     problems: list[Problem] = field(default_factory=list)
     nodes: int = 0
 
@@ -71,8 +72,8 @@ class _Copier:
         return self._refuse(path, f"{type(value).__name__} is not JSON{_hint(value)}")
 
     def _container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: JsonPath) -> Json:
-        if len(path) >= MAX_DEPTH:
-            return self._refuse(path, f"nested more than {MAX_DEPTH} deep")
+        if len(path) >= self.max_depth:
+            return self._refuse(path, f"nested more than {self.max_depth} deep")
         if isinstance(value, dict):
             return {self._key(key, path): self.copy(inner, (*path, str(key))) for key, inner in value.items()}
         return [self.copy(inner, (*path, index)) for index, inner in enumerate(value)]

@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select, update
 
 from .columns import seconds_after
 from .models import WorkflowRun, WorkflowStep, table_of_model
+from .onward import carriers_of
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class Heartbeat:
         cancelled: Attempts whose body is to stop and, after the grace, is to be ended with its process.
         interrupted: Attempts whose body is to get the soft signal, and may finish all the same.
         terminated: Attempts whose process is to be ended at once.
+        carriers: For attempts that the worker knows by another message, because a process has gone on to them: that message's id.
     """
 
     cancelled: list[str] = field(default_factory=list)
     interrupted: list[str] = field(default_factory=list)
     terminated: list[str] = field(default_factory=list)
+    carriers: dict[str, str] = field(default_factory=dict)
 
 
 def renew_leases(database: Database, settings: Settings, task_ids: Sequence[str]) -> Heartbeat:
@@ -48,14 +51,16 @@ def renew_leases(database: Database, settings: Settings, task_ids: Sequence[str]
     Args:
         database: Where.
         settings: Gives the lease.
-        task_ids: Celery ids of the bodies that run at this moment.
+        task_ids: Celery ids of the messages whose bodies run at this moment.
     """
     if not task_ids:
         return Heartbeat()
-    return database.transact(lambda connection, _: _renew(connection, settings, task_ids))
+    return database.transact(lambda connection, _: _renew(connection, settings, task_ids), "heartbeat")
 
 
-def _renew(connection: Connection, settings: Settings, task_ids: Sequence[str]) -> Heartbeat:
+def _renew(connection: Connection, settings: Settings, message_ids: Sequence[str]) -> Heartbeat:
+    carriers = carriers_of(connection, message_ids)
+    task_ids = [*message_ids, *carriers]
     for held, until in (("claim_token", "lease_until"), ("drain_token", "drain_until")):
         task_id = _steps.c.task_id if held == "claim_token" else _steps.c.drain_task_id
         rows = (
@@ -66,7 +71,9 @@ def _renew(connection: Connection, settings: Settings, task_ids: Sequence[str]) 
         connection.execute(
             update(_steps).where(_steps.c.id.in_(rows)).values({until: seconds_after(settings.lease_s)}),
         )
-    return _judge(connection, task_ids)
+    beat = _judge(connection, task_ids)
+    beat.carriers = dict(carriers)
+    return beat
 
 
 def _judge(connection: Connection, task_ids: Sequence[str]) -> Heartbeat:

@@ -34,7 +34,7 @@ _READ_RUN = select(
 
 @dataclass(slots=True)
 class LockedRun:
-    """The locked row's columns that every unit of work needs; `seq` and `open_steps` are written back by `finish`."""
+    """The locked row's columns that every unit of work needs; what changes of it is written back by `finish`."""
 
     id: str
     session_id: str
@@ -46,9 +46,9 @@ class LockedRun:
     max_parallel: int | None = None
 
     @property
-    def counters(self) -> tuple[int, int, int]:
+    def stored(self) -> tuple[WorkflowState, int, int, int]:
         """What `finish` writes back."""
-        return self.seq, self.open_steps, self.waiting_steps
+        return self.status, self.seq, self.open_steps, self.waiting_steps
 
 
 def read_run(connection: Connection, run_id: str, *, lock: bool) -> LockedRun:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 
+from .bulk import insert_rows
 from .columns import clock
 from .context import step_context
 from .errors import ExpressionError
@@ -17,6 +18,7 @@ from .expressions import evaluate
 from .json_values import json_size
 from .models import StepDependency, WorkflowStep, new_id, table_of_model
 from .names import check_name
+from .onward import AHEAD
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 
 # What the children do not inherit: it was the mapped step's own business.
-_PARENTS_OWN = ("map", "when", "approval", "trigger")
+_PARENTS_OWN = ("map", "when", "approval", "trigger", AHEAD)
 
 
 def items_of(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]]) -> list[Any]:
@@ -89,11 +91,9 @@ def expand(unit: UnitOfWork, row: Row[*tuple[Any, ...]], items: list[Any], cause
         update(_steps).where(_steps.c.id == row.id).values(open_deps=len(children), unmet_deps=0, failed_deps=0),
     )
     if children:
-        connection.execute(insert(_steps), children)
-        connection.execute(
-            insert(_dependencies),
-            [{"upstream_id": child["id"], "step_id": row.id, "run_id": run.id} for child in children],
-        )
+        insert_rows(connection, _steps, children)
+        edges = [{"upstream_id": child["id"], "step_id": row.id, "run_id": run.id} for child in children]
+        insert_rows(connection, _dependencies, edges)
         unit.begin_step_history(cause.because("item of a mapped step"), _steps.c.parent_id == row.id)
     run.open_steps += len(children)
 

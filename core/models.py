@@ -197,6 +197,9 @@ class WorkflowStep(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=clock(), server_default=clock())
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    #: Celery id of the message on which a process came to the first attempt from an earlier step (run-through); kept until that
+    #: step has completed, because workers know that process by the message alone. Later attempts have messages of their own.
+    carrier_id: Mapped[str | None] = mapped_column(String(250))
 
     __table_args__ = (
         UniqueConstraint("run_id", "key"),
@@ -215,6 +218,12 @@ class WorkflowStep(Base):
             "drain_task_id",
             postgresql_where=text("drain_task_id IS NOT NULL"),
             sqlite_where=text("drain_task_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_workflow_steps_carrier_id",
+            "carrier_id",
+            postgresql_where=text("carrier_id IS NOT NULL"),
+            sqlite_where=text("carrier_id IS NOT NULL"),
         ),
         Index(
             "ix_workflow_steps_due_at",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 from .cause import Cause
 from .columns import clock, seconds_after
@@ -11,7 +11,7 @@ from .dispatching import CLEARED, begin_attempts
 from .flow import ENGINE, Flow
 from .json_values import storable_text
 from .models import WorkflowStep, table_of_model
-from .retry import GiveUp, Retry, RetryPolicy, decide
+from .retry import Retry, RetryPolicy, Tally, decide
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -19,27 +19,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from .retry import FailureKind
+    from .retry import FailureKind, GiveUp
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["Failure", "FailureCause", "apply_late", "record_failure", "retry_now"]
+__all__ = ["Failure", "apply_late", "record_failure", "retry_now"]
 
 _steps = table_of_model(WorkflowStep)
-
-FailureCause = Literal[
-    "error",
-    "timeout",
-    "worker_lost",
-    "shutdown",
-    "interrupted",
-    "revoked",
-    "celery_retry",
-    "unusable",
-]
-
-# Causes that are no fault of the step's: the next attempt comes at once and counts against nothing.
-_UNCOUNTED = ("shutdown", "interrupted", "revoked")
 
 _REASONS: Mapping[str, str] = {
     "worker_lost": "worker lost",
@@ -62,7 +48,7 @@ class Failure:
         override: With `celery_retry`, the arguments of the next attempt: `{"args": […], "kwargs": {…}}`.
     """
 
-    cause: FailureCause
+    cause: FailureKind
     message: str
     exception_names: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
@@ -85,15 +71,12 @@ def record_failure(
     unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], failure: Failure, cause: Cause
 ) -> None:
     """Move a running step to failed; then to running again if a retry is due at once, or apply its `on_failure`."""
-    failures = row.failures + (failure.cause in ("error", "timeout", "unusable"))
-    losses = row.losses + (failure.cause == "worker_lost")
-    decision = _decide(row.spec or {}, failure, failures, losses)
+    tally = Tally(row.failures, row.losses, row.celery_retries).after(failure.cause)
+    decision = _decide(row.spec or {}, failure, tally)
     again = isinstance(decision, Retry)
     delay_s = decision.delay_s if isinstance(decision, Retry) else 0.0
-    counters: dict[str, Any] = {"failures": failures, "losses": losses}
-    if failure.cause == "celery_retry":
-        counters["celery_retries"] = row.celery_retries + 1
-        counters["override"] = failure.override
+    counters = {"failures": tally.failures, "losses": tally.lost, "celery_retries": tally.celery_retries}
+    override = {"override": failure.override} if failure.cause == "celery_retry" else {}
     unit.move_steps(
         StepState.FAILED,
         cause,
@@ -101,6 +84,7 @@ def record_failure(
         **{
             **CLEARED,
             **counters,
+            **override,
             "error": failure.message,
             "late": None,
             "retry_at": seconds_after(delay_s) if again else None,
@@ -144,18 +128,12 @@ def apply_late(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]],
         )
 
 
-def _decide(spec: Mapping[str, Any], failure: Failure, failures: int, losses: int) -> Retry | GiveUp:
-    if failure.cause == "celery_retry":
-        return Retry(delay_s=max(failure.delay_s, 0.0))
-    if failure.cause in _UNCOUNTED:
-        return Retry(delay_s=0.0)
-    if failure.cause == "unusable":
-        return GiveUp("it cannot succeed")
-    policy = RetryPolicy.model_validate(spec["retry"]) if "retry" in spec else RetryPolicy()
+def _decide(spec: Mapping[str, Any], failure: Failure, tally: Tally) -> Retry | GiveUp:
     return decide(
-        policy,
-        failures=failures,
-        lost=losses,
+        RetryPolicy.model_validate(spec["retry"]) if "retry" in spec else RetryPolicy(),
+        failures=tally.failures,
+        lost=tally.lost,
         exception_names=failure.exception_names,
-        kind=cast("FailureKind", failure.cause),
+        kind=failure.cause,
+        countdown_s=failure.delay_s,
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from .locked_run import LockedRun
+    from .unit_of_work import UnitOfWork
+    from .unwritten import NewStep
 
 __all__ = ["Places", "ready_rows"]
 
@@ -32,7 +34,8 @@ _HOLDS_A_PLACE = or_(
         _steps.c.task_id.is_not(None),
     ),
     and_(_steps.c.status == StepState.PENDING.value, _steps.c.attempt > 0),
-    and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None)),
+    # One for which something was asked while the workflow was paused gets its place when that is done.
+    and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None), _steps.c.late.is_(None)),
 )
 _READ_AHEAD = 100
 
@@ -40,21 +43,20 @@ _READ_AHEAD = 100
 class Places:
     """The places that are left, read once, when a limited step first asks; a place that is taken is counted here."""
 
-    def __init__(self, connection: Connection, run: LockedRun, *, without: Sequence[str] = ()) -> None:
+    def __init__(self, unit: UnitOfWork, *, without: Sequence[str] = ()) -> None:
         """Set up; nothing is read yet.
 
         Args:
-            connection: A transaction that holds the run's lock.
-            run: The run.
+            unit: The run.
             without: Ids of steps whose own places do not count.
         """
-        self._connection = connection
-        self._run = run
+        self._unit = unit
+        self._run = unit.run
         self._without = without
         self._held: Counter[str | None] | None = None
         self._limits: dict[str, int] = {}
 
-    def take(self, row: Row[*tuple[Any, ...]]) -> bool:
+    def take(self, row: Row[*tuple[Any, ...]] | NewStep) -> bool:
         """Take a place for a step (a row with `parent_id` and `spec`); False where none is left."""
         siblings = _sibling_limit(row)
         if self._run.max_parallel is None and siblings is None:
@@ -85,7 +87,7 @@ class Places:
             )
             if self._without:
                 query = query.where(_steps.c.id.not_in(self._without))
-            rows = self._connection.execute(query).all()
+            rows = self._unit.connection.execute(query).all()
             self._held = Counter({row.parent_id: row.held for row in rows})
             self._limits = {row.parent_id: row.limit for row in rows if row.parent_id and row.limit is not None}
         return self._held
@@ -126,7 +128,7 @@ def ready_rows(
     return list(connection.execute(query).all())
 
 
-def _sibling_limit(row: Row[*tuple[Any, ...]]) -> int | None:
+def _sibling_limit(row: Row[*tuple[Any, ...]] | NewStep) -> int | None:
     each = (row.spec or {}).get("each")
     limit = each.get("max_parallel") if each else None
     return limit if isinstance(limit, int) else None

@@ -1,6 +1,7 @@
 """Appending to the history: the rows of moves that a unit of work has made, numbered from the locked run's `seq`.
 
-Only `unit_of_work` calls it, together with the move itself and in its transaction.
+Only `unit_of_work` calls it, together with the move itself and in its transaction. Rows that are known without the database are
+made here and inserted with others (`unwritten`); those of steps that a move finds in the tables are inserted at once.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from sqlalchemy import func, insert, literal, null, select
 from .columns import Json, clock
 from .events import StateChange
 from .models import StateHistory, WorkflowStep, table_of_model
-from .transitions import STEP_TABLE, WORKFLOW_TABLE
+from .transitions import STEP_TABLE
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement, Connection, Row, Update
 
     from .cause import Cause
     from .locked_run import LockedRun
-    from .states import StepState, WorkflowState
+    from .states import StepState
 
-__all__ = ["Subject", "append_run_row", "append_step_rows", "change_of"]
+__all__ = ["STORED", "Subject", "append_step_rows", "change_of", "change_of_row", "new_row"]
+
+#: What the database gives a new row of the history, and its number.
+STORED = ("id", "seq", "created_at")
 
 _steps = table_of_model(WorkflowStep)
 _history = table_of_model(StateHistory)
@@ -87,40 +93,43 @@ def change_of(run: LockedRun, subject: Subject, source: str | None, target: str,
     )
 
 
-def append_run_row(
-    connection: Connection,
-    run: LockedRun,
-    source: WorkflowState | None,
-    target: WorkflowState,
-    cause: Cause,
-) -> StateChange:
-    """Append the row of a move of the run; `source` is None for its first row."""
+def new_row(run: LockedRun, subject: Subject, source: str | None, target: str, cause: Cause) -> dict[str, Any]:
+    """The next row of the run's history, to be inserted; with the columns of `_WRITTEN` but for its time."""
     run.seq += 1
-    row = connection.execute(
-        insert(_history)
-        .values(
-            entity_type=WORKFLOW_TABLE.entity_type,
-            entity_id=run.id,
-            session_id=run.session_id,
-            workflow_id=run.id,
-            seq=run.seq,
-            from_state=None if source is None else source.value,
-            to_state=target.value,
-            transition_reason=cause.reason,
-            transitioned_by=cause.actor,
-            meta=cause.meta,
-            created_at=clock(),
-        )
-        .returning(_history.c.id, _history.c.created_at),
-    ).one()
-    subject = Subject(
-        WORKFLOW_TABLE.entity_type,
-        run.id,
-        seq=run.seq,
-        history_id=row.id,
-        created_at=row.created_at,
+    return {
+        "entity_type": subject.entity_type,
+        "entity_id": subject.entity_id,
+        "session_id": run.session_id,
+        "workflow_id": run.id,
+        "seq": run.seq,
+        "from_state": None if source is None else str(source),
+        "to_state": str(target),
+        "transition_reason": cause.reason,
+        "transitioned_by": cause.actor,
+        "step_key": subject.step_key,
+        "attempt": subject.attempt,
+        "meta": cause.meta,
+    }
+
+
+def change_of_row(row: Mapping[str, Any], stored: Row[*tuple[Any, ...]]) -> StateChange:
+    """The change that a row of `new_row` is, with what the database gave it (`STORED`)."""
+    return StateChange(
+        entity_type=row["entity_type"],
+        entity_id=row["entity_id"],
+        session_id=row["session_id"],
+        workflow_id=row["workflow_id"],
+        seq=row["seq"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        reason=row["transition_reason"],
+        transitioned_by=row["transitioned_by"],
+        step_key=row["step_key"],
+        attempt=row["attempt"],
+        created_at=stored.created_at,
+        meta=row["meta"],
+        history_id=stored.id,
     )
-    return change_of(run, subject, source, target, cause)
 
 
 def append_step_rows(
@@ -129,8 +138,10 @@ def append_step_rows(
     where: ColumnElement[bool],
     target: StepState | None,
     cause: Cause,
+    *,
+    move: Update | None = None,
 ) -> list[StateChange]:
-    """Append a row for each step that meets `where`, in plan order and in one statement, before the steps are moved.
+    """Append a row for each step that meets `where`, in plan order and in one statement, on PostgreSQL together with the move.
 
     Args:
         connection: The run's transaction.
@@ -138,6 +149,7 @@ def append_step_rows(
         where: Which steps.
         target: Where they move; None for the row of their creation.
         cause: Who and why.
+        move: Moves the steps that meet `where`. The lock is held, so it finds the rows that are appended for.
     """
     order = func.row_number().over(order_by=(_steps.c.position, _steps.c.key))
     source = (
@@ -160,9 +172,13 @@ def append_step_rows(
         # Ordered, so that id and created_at (volatile, evaluated row by row) rise with seq.
         .order_by(_steps.c.position, _steps.c.key)
     )
-    rows = connection.execute(
-        insert(_history).from_select(list(_WRITTEN), source, include_defaults=False).returning(*_RETURNED),
-    ).all()
+    append = insert(_history).from_select(list(_WRITTEN), source, include_defaults=False).returning(*_RETURNED)
+    together = move is not None and connection.dialect.name == "postgresql"
+    if move is not None and together:
+        append = append.add_cte(move.returning(_steps.c.id).cte("moved"))
+    rows = connection.execute(append).all()
+    if move is not None and not together and rows:
+        connection.execute(move)
     run.seq += len(rows)
     return [
         change_of(

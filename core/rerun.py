@@ -11,6 +11,7 @@ from .columns import clock
 from .errors import CommandRefused
 from .flow import Flow
 from .models import StepDependency, WorkflowRun, WorkflowStep, table_of_model
+from .onward import AHEAD
 from .plan import PlanSpec
 from .states import StepState, WorkflowState
 from .unit_of_work import UnitOfWork
@@ -93,6 +94,8 @@ def stored_plan(connection: Connection, run_id: str) -> PlanSpec:
     steps: list[dict[str, Any]] = [
         {**(row.spec or {}), "key": row.key, "task": row.task, "after": after.get(row.id, [])} for row in rows
     ]
+    for step in steps:
+        step.pop(AHEAD, None)  # the plan says it in other words
     return PlanSpec.model_validate({**head, "steps": steps})
 
 

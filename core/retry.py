@@ -1,14 +1,17 @@
 """When a failed attempt is tried again, and after how long.
 
-Pure: it knows no clock, no database and no Celery. Three things are told apart, by their causes:
+Pure: it knows no clock, no database and no Celery. Things are told apart by their causes:
 
 - a **failure** (the task raised, or ran into its timeout) counts against `max_attempts`, which is 1
   unless the author asks for more: a body that failed may have had effects, so repeating it is the
   author's decision;
 - a **lost** attempt (its worker died) counts against `max_lost`, 3 by default: the body did nothing
   wrong, but one that kills its worker each time must not go on for ever;
-- a **shutdown** of the worker, and a body **interrupted** by a signal that no command and no time limit explains, count
-  against nothing.
+- a **shutdown** of the worker, a body **interrupted** by a signal that no command and no time limit explains, and one
+  **revoked** from outside count against nothing.
+
+A task's own retry (**celery_retry**) counts against nothing here either, because its `max_retries` bounds it; what is
+**unusable** (its message cannot be made) is never tried again.
 """
 
 from __future__ import annotations
@@ -27,12 +30,22 @@ __all__ = [
     "GiveUp",
     "Retry",
     "RetryPolicy",
+    "Tally",
     "decide",
     "delay_s",
     "exception_names",
 ]
 
-FailureKind: TypeAlias = Literal["error", "timeout", "worker_lost", "shutdown", "interrupted"]
+FailureKind: TypeAlias = Literal[
+    "error",
+    "timeout",
+    "worker_lost",
+    "shutdown",
+    "interrupted",
+    "revoked",
+    "celery_retry",
+    "unusable",
+]
 """How an attempt ended, if not by a result."""
 
 _ExceptionName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=500)]
@@ -80,6 +93,29 @@ class RetryPolicy(BaseModel):
             )
             raise ValueError(message)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the attempts of a step have ended so far, if not by a result.
+
+    Attributes:
+        failures: By their own doing.
+        lost: With their worker.
+        celery_retries: Because the task itself asked for another one.
+    """
+
+    failures: int = 0
+    lost: int = 0
+    celery_retries: int = 0
+
+    def after(self, kind: FailureKind) -> Tally:
+        """The tally once one more attempt has ended by `kind`."""
+        return Tally(
+            failures=self.failures + (kind in ("error", "timeout", "unusable")),
+            lost=self.lost + (kind == "worker_lost"),
+            celery_retries=self.celery_retries + (kind == "celery_retry"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +169,7 @@ def decide(
     lost: int,
     exception_names: Iterable[str] = (),
     kind: FailureKind,
+    countdown_s: float = 0.0,
     random: Callable[[], float] = _random.random,
 ) -> Retry | GiveUp:
     """Decide what follows from an attempt that ended without a result.
@@ -144,20 +181,31 @@ def decide(
         exception_names: Qualified names of the exception's class and its bases, as the function of
             that name gives them. A policy may name them bare or qualified.
         kind: How this attempt ended.
+        countdown_s: With `celery_retry`, after how many seconds the task asked to be tried again.
         random: Gives a number in [0, 1); for tests.
     """
-    if kind in ("shutdown", "interrupted"):
+    if kind in ("shutdown", "interrupted", "revoked"):
         return Retry(0.0)
+    if kind == "celery_retry":
+        return Retry(max(countdown_s, 0.0))
+    reason = _why_not_again(policy, failures=failures, lost=lost, exception_names=exception_names, kind=kind)
+    if reason is not None:
+        return GiveUp(reason)
+    return Retry(delay_s(policy, lost if kind == "worker_lost" else failures, random))
+
+
+def _why_not_again(
+    policy: RetryPolicy, *, failures: int, lost: int, exception_names: Iterable[str], kind: FailureKind
+) -> str | None:
+    """Why an attempt that counts is the last one; None where it is not."""
+    if kind == "unusable":
+        return "it cannot succeed"
     if kind == "worker_lost":
-        if lost >= policy.max_lost:
-            return GiveUp(f"worker lost {lost} of {policy.max_lost} times")
-        return Retry(delay_s(policy, lost, random))
+        return f"worker lost {lost} of {policy.max_lost} times" if lost >= policy.max_lost else None
     refused = _first_match(policy.non_retryable, exception_names)
     if refused is not None:
-        return GiveUp(f"{refused} is not retried")
-    if failures >= policy.max_attempts:
-        return GiveUp(f"attempt {failures} of {policy.max_attempts} failed")
-    return Retry(delay_s(policy, failures, random))
+        return f"{refused} is not retried"
+    return f"attempt {failures} of {policy.max_attempts} failed" if failures >= policy.max_attempts else None
 
 
 def exception_names(exception_type: type[BaseException]) -> tuple[str, ...]:

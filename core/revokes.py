@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-
 from .cause import Cause
 from .columns import clock
 from .dispatching import CLEARED, LET_GO
 from .flow import Flow
-from .models import WorkflowRun, WorkflowStep, table_of_model
+from .models import WorkflowStep, table_of_model
 from .outcomes import retry_now
 from .plan import OnExternalRevoke
 from .states import StepState, WorkflowState
@@ -28,7 +26,6 @@ __all__ = ["REVOKER", "apply_external_revoke"]
 
 REVOKER = "celery revoke"
 
-_runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 
 
@@ -72,6 +69,5 @@ def apply_external_revoke(
 def _policy(unit: UnitOfWork, row: Row[*tuple[Any, ...]]) -> OnExternalRevoke:
     own = (row.spec or {}).get("on_external_revoke")
     if own is None:
-        plan = unit.connection.scalar(select(_runs.c.spec).where(_runs.c.id == unit.run.id)) or {}
-        own = plan.get("on_external_revoke", OnExternalRevoke.CANCEL)
+        own = unit.plan_head().get("on_external_revoke", OnExternalRevoke.CANCEL)
     return OnExternalRevoke(own)

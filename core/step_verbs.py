@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .unit_of_work import UnitOfWork
 
-__all__ = ["apply_intent", "decide_step", "pause_step", "resume_step", "retry_step", "settle_step"]
+__all__ = ["apply_intent", "decide_step", "pause_step", "reopen_intended", "resume_step", "retry_step", "settle_step"]
 
 _steps = table_of_model(WorkflowStep)
 
@@ -150,6 +150,21 @@ def settle_step(unit: UnitOfWork, settings: Settings, key: str, result: Any, cau
     _settle(unit, settings, row, result, cause)
 
 
+def reopen_intended(unit: UnitOfWork) -> None:
+    """At resume: count every failed step for which something was asked as open again, before any of it is done.
+
+    What is done first would otherwise have those that wait for several of them decided by failures that are about to be
+    corrected as well: skipped for good, or started too early.
+    """
+    failed = (_steps.c.run_id == unit.run.id, _steps.c.status == StepState.FAILED.value, _steps.c.late.is_not(None))
+    reopened = unit.connection.execute(
+        update(_steps).where(*failed, _steps.c.retry_at.is_(None)).values(retry_at=clock(), completed_at=None)
+    ).rowcount
+    if reopened:
+        unit.run.open_steps += reopened
+        recount(unit.connection, unit.run.id)
+
+
 def apply_intent(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]]) -> None:
     """At resume: do what was asked of a failed step while the run was paused."""
     intent = row.late
@@ -167,13 +182,13 @@ def _retry(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cau
     spec = row.spec or {}
     is_to_be_asked = spec.get("approval") is not None and row.task_id is None
     if spec.get("map") is None and not is_to_be_asked:
-        if Places(unit.connection, unit.run, without=[row.id]).take(row):
+        if Places(unit, without=[row.id]).take(row):
             retry_now(unit, settings, [row.id], cause)
         else:  # over a limit: due, and begun by the sweeper when a place is free
             unit.connection.execute(update(_steps).where(here).values(retry_at=clock(), completed_at=None))
         recount(unit.connection, unit.run.id)
         return
-    unit.move_steps(StepState.RUNNING, cause, here, started_at=clock(), completed_at=None)
+    unit.move_steps(StepState.RUNNING, cause, here, started_at=clock(), completed_at=None, retry_at=None)
     recount(unit.connection, unit.run.id)
     flow = Flow(unit, settings)
     flow.begin_again(row)

@@ -3,8 +3,11 @@
 A `UnitOfWork` is one locked workflow and the moves made in it. Locking is a statement of its own, before anything else is
 read: a lock taken inside a larger statement reads the workflow's steps from a snapshot older than the lock. Every move
 takes its sources from the transition table, numbers its history rows from the locked row's `seq`, and leaves what is to be
-told after the commit in `effects`. No other module writes `status`, and `register` appends
-to `state_history` for this one alone.
+told after the commit in `effects`. No other module writes `status`, but for `hot_path` and `hot_ending`, whose three
+statements write the same as this one for the commonest moves; `register` appends to `state_history` for this one alone.
+
+What no one can see between is not written one by one: new rows, and the run's own columns, wait (`unwritten`) until somebody
+reads through `connection`, is asked for consent, or the unit ends.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import ClauseElement, and_, select, update
 
 from .columns import clock
 from .errors import (
@@ -28,17 +31,17 @@ from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
 from .guards import GuardContext
 from .locked_run import LockedRun, read_run
 from .models import WorkflowRun, WorkflowStep, table_of_model
-from .register import Subject, append_run_row, append_step_rows, change_of
-from .states import WorkflowState
+from .register import Subject, append_step_rows, change_of, new_row
+from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
+from .unwritten import NewStep, Unwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
     from .cause import Cause
-    from .states import StepState
 
 __all__ = ["UnitOfWork"]
 
@@ -66,14 +69,18 @@ class UnitOfWork:
         run: LockedRun,
         *,
         emitter: EventEmitter | None = None,
+        made: dict[str, Any] | None = None,
+        is_new: bool = False,
     ) -> None:
-        self.connection = connection
+        """Begin with a run that is locked, or was just `made` with these columns and, where it `is_new`, is still to be stored."""
         self.effects = effects
         self.run = run
         self.resuming = False
+        self._connection = connection
         self._emitter = emitter
         self._rules = rules_of(connection)
-        self._stored = run.counters
+        self._stored = run.stored
+        self._unwritten = Unwritten(run=made, is_new=is_new)
 
     @classmethod
     def lock(
@@ -116,11 +123,31 @@ class UnitOfWork:
         """
         return cls(connection, Effects(), read_run(connection, run_id, lock=False))
 
+    @property
+    def connection(self) -> Connection:
+        """The transaction, in which every new row is written by now; of the run's own row, `run` knows more."""
+        if self._unwritten.has_rows:
+            self._insert_rows()
+        return self._connection
+
     # --- the run -----------------------------------------------------------------------------------------------------
 
     def begin_run_history(self, cause: Cause) -> None:
         """Write the run's first row: from nothing to the state it was created in."""
-        self._record([append_run_row(self.connection, self.run, None, self.run.status, cause)])
+        self._append(Subject(WORKFLOW_TABLE.entity_type, self.run.id), None, self.run.status, cause)
+
+    def set_run(self, **values: Any) -> None:
+        """Write columns of the run's row other than its status; a time may be given as `FromNow`."""
+        if self._unwritten.is_new and any(isinstance(value, ClauseElement) for value in values.values()):
+            self._insert_rows()  # an expression is evaluated on a row
+        self._unwritten.set_run(values)
+
+    def plan_head(self) -> Mapping[str, Any]:
+        """The run's plan without its steps; empty where it has none."""
+        known = self._unwritten.run or self._unwritten.values
+        if "spec" not in known:
+            known = {"spec": self.connection.scalar(select(_runs.c.spec).where(_runs.c.id == self.run.id))}
+        return known["spec"] or {}
 
     def move_run(self, target: WorkflowState, cause: Cause, **values: Any) -> bool:
         """Move the run along one edge of the table, guards included.
@@ -132,7 +159,6 @@ class UnitOfWork:
             TransitionNotAllowed: The table has no such edge.
             GuardRefused: A guard did not hold.
             TransitionVetoed: A listener stopped it.
-            TransitionConflict: The row was moved past the lock, by code that does not take it.
         """
         source = self.run.status
         if source == target:
@@ -142,15 +168,9 @@ class UnitOfWork:
         self._announce([change_of(self.run, subject, source, target, cause)], cause)
         if WORKFLOW_TABLE.is_terminal(target):
             values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
-        moved = self.connection.execute(
-            update(_runs)
-            .where(_runs.c.id == self.run.id, _runs.c.status == source.value)
-            .values(status=target.value, **values),
-        )
-        if moved.rowcount != 1:
-            raise TransitionConflict(**self._run_edge(target))
+        self.set_run(**values)
         self.run.status = target
-        self._record([append_run_row(self.connection, self.run, source, target, cause)])
+        self._append(subject, source, target, cause)
         return True
 
     def check_run(self, target: WorkflowState, cause: Cause) -> None:
@@ -161,11 +181,14 @@ class UnitOfWork:
         source = self.run.status
         if not WORKFLOW_TABLE.allows(source, target):
             raise TransitionNotAllowed(**self._run_edge(target))
-        if WORKFLOW_TABLE.guards.get((source, target)) or rules.on(
-            WORKFLOW_TABLE.entity_type, source, target, self.run.name
-        ):
-            row = self.connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
-            self._require_guards(WORKFLOW_TABLE.entity_type, row, target, cause, rules)
+        attached = rules.on(WORKFLOW_TABLE.entity_type, source, target, self.run.name)
+        if not attached and not WORKFLOW_TABLE.guards.get((source, target)):
+            return
+        row: Mapping[Any, Any] | None = None if attached else self._unwritten.entity(self.run)
+        if row is None:  # somebody else's guard may read what it likes
+            self._write()
+            row = self._connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
+        self._require_guards(WORKFLOW_TABLE.entity_type, row, target, cause, rules)
 
     def _run_edge(self, target: WorkflowState) -> dict[str, Any]:
         return {
@@ -178,8 +201,23 @@ class UnitOfWork:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
+    @property
+    def new_steps(self) -> Sequence[NewStep]:
+        """The steps of `add_steps` that are not written yet, in plan order."""
+        return tuple(self._unwritten.steps.values())
+
+    def add_steps(self, steps: Iterable[NewStep], edges: Iterable[tuple[str, str]]) -> None:
+        """Store steps, and edges as (id of the step that is waited for, id of the one that waits)."""
+        self._unwritten.steps |= {step.id: step for step in steps}
+        self._unwritten.edges += edges
+
     def begin_step_history(self, cause: Cause, *conditions: ColumnElement[bool]) -> None:
         """Write the first row of every step of the run (that meets `conditions`), in plan order."""
+        if self._unwritten.steps and not conditions:
+            for step in self._unwritten.steps.values():
+                subject = Subject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
+                self._append(subject, None, StepState.PENDING, cause)
+            return
         self._record(
             append_step_rows(self.connection, self.run, and_(_steps.c.run_id == self.run.id, *conditions), None, cause)
         )
@@ -226,13 +264,8 @@ class UnitOfWork:
         **values: Any,
     ) -> list[StateChange]:
         self._announce_steps(where, target, cause)
-        changes = self._record(append_step_rows(self.connection, self.run, where, target, cause))
-        if changes:
-            # The lock is held, so the rows that the insert saw are the rows that the update finds.
-            self.connection.execute(
-                update(_steps).where(where).values(status=target.value, **values),
-            )
-        return changes
+        move = update(_steps).where(where).values(status=target.value, **values)
+        return self._record(append_step_rows(self.connection, self.run, where, target, cause, move=move))
 
     def move_step(self, step_id: str, target: StepState, cause: Cause, **values: Any) -> StateChange | None:
         """Move one step along one edge, guards included.
@@ -301,25 +334,41 @@ class UnitOfWork:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Write the counters back. Call it once, last."""
-        if self.run.counters != self._stored:
-            self.connection.execute(
-                update(_runs)
-                .where(_runs.c.id == self.run.id)
-                .values(
-                    seq=self.run.seq,
-                    open_steps=self.run.open_steps,
-                    waiting_steps=self.run.waiting_steps,
-                ),
-            )
+        """Write what is not written yet, counters too. Call it once, last.
+
+        Raises:
+            TransitionConflict: The run's row was moved past the lock, by code that does not take it.
+        """
+        self._write()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        if self._unwritten.is_new or self._unwritten.steps:
+            self._insert_rows()
+        if self.run.stored == self._stored and not self._unwritten.values:
+            return
+        status, target = self._stored[0], self.run.status
+        changes = self._unwritten.update(self._connection, self.run, status)
+        if changes is None:
+            self.run.status = status
+            raise TransitionConflict(**self._run_edge(target))
+        self._record(changes)
+        self._stored = self.run.stored
+
+    def _insert_rows(self) -> None:
+        stored = self.run.stored if self._unwritten.is_new else self._stored
+        self._record(self._unwritten.insert(self._connection, self.run))
+        self._stored = stored
+
+    def _append(self, subject: Subject, source: str | None, target: str, cause: Cause) -> None:
+        self._unwritten.history.append(new_row(self.run, subject, source, target, cause))
 
     def _require_guards(
         self, entity_type: str, row: Mapping[Any, Any], target: str, cause: Cause, rules: GuardRules
     ) -> None:
         context = GuardContext(
-            connection=self.connection,
+            connection=self._connection,
             entity_type=entity_type,
             entity=row,
             from_state=row["status"],
@@ -327,6 +376,7 @@ class UnitOfWork:
             actor=cause.actor,
             reason=cause.reason,
             meta=cause.meta,
+            plan=self._unwritten.plan(),
         )
         require_guards(context, rules, self.run.name)
 
@@ -338,6 +388,7 @@ class UnitOfWork:
         """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
+        self._write()  # a listener may look at the rows
         for change in changes:
             try:
                 self._emitter.emit(STATE_CHANGING, change.data())

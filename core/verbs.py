@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import approvals
@@ -17,12 +17,14 @@ from .dispatching import begin_attempts, redispatch_pending
 from .errors import CommandRefused, TransitionNotAllowed
 from .flow import PAUSE_MODES, Flow, check_mode
 from .locked_run import LockedRun
-from .models import ApprovalRequest, StepDependency, WorkflowRun, WorkflowStep, new_id, table_of_model
+from .models import ApprovalRequest, WorkflowRun, WorkflowStep, new_id, table_of_model
+from .onward import AHEAD, kinds_ahead
 from .outcomes import apply_late
 from .states import StepState, WorkflowState
-from .step_verbs import apply_intent
+from .step_verbs import apply_intent, reopen_intended
 from .transitions import WORKFLOW_TABLE
 from .unit_of_work import UnitOfWork
+from .unwritten import FromNow, NewStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +51,6 @@ __all__ = [
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
-_dependencies = table_of_model(StepDependency)
 _requests = table_of_model(ApprovalRequest)
 
 _UNPLANNED = (WorkflowState.DRAFT, WorkflowState.PLANNING)
@@ -82,22 +83,28 @@ def insert_run(
     Returns:
         None where the session has used the idempotency key before; nothing is written then.
     """
-    run_id = new_id()
+    run = LockedRun(new_id(), new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
+    row = {"id": run.id, **asdict(new)}
+    stored = new.idempotency_key is not None
+    if stored and not _is_first(connection, {**row, "status": run.status.value}):
+        return None
+    unit = UnitOfWork(connection, effects, run, emitter=emitter, made=row, is_new=not stored)
+    unit.begin_run_history(cause)
+    return unit
+
+
+def _is_first(connection: Connection, row: dict[str, Any]) -> bool:
+    """Insert a run unless its session has used the idempotency key before."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
     # Asked by RETURNING: of an INSERT, SQLAlchemy does not keep the row count.
     inserted = connection.scalar(
         insert(_runs)
-        .values(id=run_id, status=WorkflowState.DRAFT.value, **asdict(new))
+        .values(row)
         .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key])
         .returning(_runs.c.id),
     )
-    if inserted is None:
-        return None
-    run = LockedRun(run_id, new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
-    unit = UnitOfWork(connection, effects, run, emitter=emitter)
-    unit.begin_run_history(cause)
-    return unit
+    return inserted is not None
 
 
 def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
@@ -112,35 +119,31 @@ def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
     if run.status not in _UNPLANNED:
         msg = f"a plan can be set while draft or planning; the workflow is {run.status}"
         raise CommandRefused("set_plan", msg)
-    connection = unit.connection
-    connection.execute(delete(_steps).where(_steps.c.run_id == run.id))
+    if run.open_steps:  # of an earlier plan; who enqueues deletes nothing, and needs no right to
+        unit.connection.execute(delete(_steps).where(_steps.c.run_id == run.id))
     ids = {step.key: new_id() for step in plan.steps}
-    connection.execute(
-        insert(_steps),
+    specs = {
+        step.key: step.model_dump(mode="json", exclude_defaults=True, exclude={"key", "task", "after"})
+        for step in plan.steps
+    }
+    for key, kinds in kinds_ahead(plan, specs).items():
+        specs[key][AHEAD] = kinds
+    unit.add_steps(
         [
-            {
-                "id": ids[step.key],
-                "run_id": run.id,
-                "session_id": run.session_id,
-                "key": step.key,
-                "position": position,
-                "status": StepState.PENDING.value,
-                "task": step.task,
-                "spec": step.model_dump(mode="json", exclude_defaults=True, exclude={"key", "task", "after"}),
-                "open_deps": len(set(step.after)),
-            }
+            NewStep(
+                id=ids[step.key],
+                key=step.key,
+                position=position,
+                task=step.task,
+                spec=specs[step.key],
+                open_deps=len(set(step.after)),
+            )
             for position, step in enumerate(plan.steps)
         ],
+        [(ids[upstream], ids[step.key]) for step in plan.steps for upstream in dict.fromkeys(step.after)],
     )
-    edges = [
-        {"upstream_id": ids[upstream], "step_id": ids[step.key], "run_id": run.id}
-        for step in plan.steps
-        for upstream in dict.fromkeys(step.after)
-    ]
-    if edges:
-        connection.execute(insert(_dependencies), edges)
     head = plan.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
-    connection.execute(update(_runs).where(_runs.c.id == run.id).values(spec=head, max_parallel=plan.max_parallel))
+    unit.set_run(spec=head, max_parallel=plan.max_parallel)
     run.open_steps = len(plan.steps)
     run.max_parallel = plan.max_parallel
 
@@ -154,15 +157,14 @@ def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
 def begin_run(unit: UnitOfWork, cause: Cause) -> None:
     """Draft or planning → executing, with the steps' first rows of history; nothing is started yet."""
     unit.move_run(WorkflowState.PLANNING, cause)
-    unit.check_run(WorkflowState.EXECUTING, cause)
     unit.begin_step_history(cause)
-    deadline_s = (unit.connection.scalar(select(_runs.c.spec).where(_runs.c.id == unit.run.id)) or {}).get("deadline_s")
+    deadline_s = unit.plan_head().get("deadline_s")
     unit.move_run(
         WorkflowState.EXECUTING,
         cause,
-        started_at=clock(),
+        started_at=FromNow(),
         start_at=None,
-        deadline_at=None if deadline_s is None else seconds_after(deadline_s),
+        deadline_at=None if deadline_s is None else FromNow(deadline_s),
     )
 
 
@@ -198,6 +200,7 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
     )
     flow = Flow(unit, settings)
     unit.resuming = True
+    reopen_intended(unit)
     by_workflow = (_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
     late = unit.connection.execute(
         select(_steps)

@@ -42,7 +42,8 @@ def _commands(context: click.Context) -> Iterator[tuple[str, str]]:
         command = group.get_command(context, name)
         if command is None or command.hidden:
             continue
-        inner = click.Context(command, info_name=name, parent=context)
+        # With its own settings: a command keeps the help option that it was first asked for.
+        inner = click.Context(command, info_name=name, parent=context, **command.context_settings)
         if isinstance(command, click.Group):
             yield from _commands(inner)
         else:

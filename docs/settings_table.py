@@ -23,7 +23,7 @@ def render() -> str:
     for name, field in Settings.model_fields.items():
         meaning = " ".join((field.description or "").split())
         note = "" if name in read else " *Not in force yet.*"
-        lines.append(f"| `{name}` | {_default(name, field.default)} | {meaning}{note} |")
+        lines.append(f"| `{name}` | {_default(name, field.get_default(call_default_factory=True))} | {meaning}{note} |")
     return "\n".join([*lines, ""])
 
 
@@ -33,7 +33,7 @@ def _names_that_are_read() -> set[str]:
 
 
 def _default(name: str, value: object) -> str:
-    if value is None:
+    if value in (None, {}):
         return "none"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"`{value}`"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import NullPool, event, text
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from interlock.core.database import is_transient, open_database
+from interlock.core.database import open_database
+from interlock.core.database_errors import is_transient
 from interlock.core.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-__all__ = ["BrokerFacts", "add_broker_facts", "ask_broker"]
+__all__ = ["BrokerFacts", "add_broker_facts", "ask_broker", "queue_length", "queue_of"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ def add_broker_facts(app: Celery, explained: dict[str, Any], *, timeout_s: float
             a queue it is returned as it is, and nobody is asked.
         timeout_s: How long to wait for all answers, those of the workers for somewhat less than half of it.
     """
-    queued = {reason["step"]: _queue_of(app, reason) for reason in explained["reasons"] if reason["kind"] == "queued"}
+    queued = {
+        reason["step"]: queue_of(app, reason["task"], reason["queue"])
+        for reason in explained["reasons"]
+        if reason["kind"] == "queued"
+    }
     queues = sorted({queue for queue in queued.values() if queue is not None})
     if not queues:
         return explained
@@ -88,7 +92,7 @@ def ask_broker(app: Celery, queues: Iterable[str], *, workers_s: float) -> Broke
     """
     with app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
-        lengths = {queue: _length(connection, queue) for queue in queues}
+        lengths = {queue: queue_length(connection, queue) for queue in queues}
         answers = app.control.inspect(timeout=workers_s, connection=connection).active_queues() or {}
     return BrokerFacts(
         lengths,
@@ -96,7 +100,8 @@ def ask_broker(app: Celery, queues: Iterable[str], *, workers_s: float) -> Broke
     )
 
 
-def _length(connection: Connection, queue: str) -> int:
+def queue_length(connection: Connection, queue: str) -> int:
+    """How many messages wait in a queue; 0 where there is no such queue."""
     # A channel of its own: RabbitMQ closes the one on which an unknown queue was asked for.
     opened: Any = connection.channel()
     with opened as channel:
@@ -124,14 +129,14 @@ def _within(timeout_s: float, ask: Callable[[], T]) -> T | None:
         return None
 
 
-def _queue_of(app: Celery, reason: Mapping[str, Any]) -> str | None:
-    """The queue of a step's message: the one that it names, or where the app routes its task."""
-    if reason["queue"] is not None:
-        return str(reason["queue"])
+def queue_of(app: Celery, task: str, named: str | None) -> str | None:
+    """The queue of a step's message: the one that it names, or where the app routes its task; None where a router fails."""
+    if named is not None:
+        return named
     try:
-        queue = app.amqp.router.route({}, reason["task"])["queue"]
+        queue = app.amqp.router.route({}, task)["queue"]
     except Exception:  # a router is the user's code
-        logger.debug("cannot route %s", reason["task"], exc_info=True)
+        logger.debug("cannot route %s", task, exc_info=True)
         return None
     return str(getattr(queue, "name", queue))
 

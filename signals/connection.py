@@ -1,4 +1,4 @@
-"""Opening the Redis that carries events: short timeouts, no retries behind our back, no password in any message.
+"""Opening the Redis that carries events (short timeouts, no retries behind our back), and reading URLs without quoting them.
 
 Whoever uses a connection decides what a failure means: the publisher pauses, the subscriber reconnects and says so. A
 retry inside the client would hide both, and delay the caller.
@@ -6,11 +6,11 @@ retry inside the client would hide both, and delay the caller.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 import redis.asyncio
+from kombu import Connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -20,11 +20,22 @@ from interlock.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["open_async_redis", "open_redis", "redacted"]
+__all__ = ["check_broker_url", "open_async_redis", "open_redis"]
 
 C = TypeVar("C", redis.Redis, redis.asyncio.Redis)
 
-_DEFAULT_PORT: Final = 6379
+
+def check_broker_url(url: str) -> None:
+    """Make sure that kombu can read a broker's URL; nothing is connected.
+
+    Raises:
+        ConfigurationError: It cannot; the message does not quote it.
+    """
+    try:
+        Connection(url).get_transport_cls()
+    except (ValueError, KeyError, ImportError):
+        msg = "broker_url: it cannot be used; use redis:// or amqp://, special characters of a password escaped"
+        raise ConfigurationError(msg) from None  # the cause may quote a piece of the password
 
 
 def open_redis(url: str, *, timeout_s: float) -> redis.Redis:
@@ -67,13 +78,3 @@ def _checked(from_url: Callable[..., C], url: str, **options: Any) -> C:
         msg = f"redis_url: it cannot be used{reason}"
         raise ConfigurationError(msg) from None  # the cause may quote a piece of the password
     return client
-
-
-def redacted(url: str) -> str:
-    """Return scheme, host, port and database of a URL, without user, password and options."""
-    try:
-        parts = urlsplit(url)
-        place = "" if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or _DEFAULT_PORT}"
-    except ValueError:
-        return "redis (unreadable URL)"
-    return f"{parts.scheme}://{place}{parts.path}"

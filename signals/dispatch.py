@@ -7,7 +7,7 @@ broker that is down costs time and nothing else.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from amqp.exceptions import ChannelError
@@ -17,13 +17,15 @@ from interlock.core.attempts import AttemptRef, Attempts
 from interlock.core.context import step_context
 from interlock.core.errors import ExpressionError
 from interlock.core.expressions import embedded, render
+from interlock.core.faultpoints import fault_point
 from interlock.core.json_values import json_size
 
 from .broker_errors import BROKER_ERRORS
-from .header import HEADER, header_of
+from .messages import StepMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from celery import Celery
     from kombu import Producer
@@ -32,14 +34,19 @@ if TYPE_CHECKING:
     from interlock.core.events import Dispatch, Effects
     from interlock.core.settings import Settings
 
-__all__ = ["Dispatcher", "message_options"]
+    from .wire import Command
+
+__all__ = ["ArgumentsRefused", "Dispatcher", "render_arguments"]
 
 logger = logging.getLogger("interlock.dispatch")
 
+_BATCH = 200  # messages of one round trip: what a huge fan-out holds in memory at a time
 # They say that this message cannot be sent, and nothing of the broker.
 _OF_THE_MESSAGE = (ChannelError, SerializationError)
-# One reconnection for a pooled connection that has gone stale; what fails then waits for the sweeper.
-_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
+class ArgumentsRefused(Exception):
+    """An attempt cannot have the arguments that its plan gives it."""
 
 
 class Dispatcher:
@@ -50,6 +57,7 @@ class Dispatcher:
         self._database = database
         self._settings = settings
         self._attempts = Attempts(database, settings)
+        self._messages = StepMessages(app, settings)
         self._broker_down = False
 
     def __call__(self, effects: Effects) -> None:
@@ -58,18 +66,14 @@ class Dispatcher:
             self.publish(effects.dispatches)
 
     def publish(self, dispatches: Sequence[Dispatch]) -> int:
-        """Publish, in order; stops at the first failure of the broker.
+        """Publish, in order, many in one round trip where the transport can; stops at the first failure of the broker.
 
         Returns:
-            How many were published.
+            How many were published; 0 where the broker failed, even if it took some.
         """
-        published = 0
-        waiting = deque(dispatches)
         try:
-            with self._app.producer_or_acquire() as producer:
-                while waiting:
-                    published += self._publish_next(waiting[0], producer)
-                    waiting.popleft()
+            with self._app.producer_or_acquire() as producer, _batch(producer, len(dispatches)):
+                published = sum(self._publish_next(dispatch, producer) for dispatch in dispatches)
         except BROKER_ERRORS as error:
             if not self._broker_down:
                 logger.warning(
@@ -77,10 +81,40 @@ class Dispatcher:
                     type(error).__name__,
                 )
             self._broker_down = True
-            self._attempts.not_sent([dispatch.task_id for dispatch in waiting])
-        else:
-            self._broker_down = False
+            # Some may have gone out. They are sent again all the same: a claim is granted once.
+            self._attempts.not_sent([dispatch.task_id for dispatch in dispatches])
+            return 0
+        self._broker_down = False
+        for dispatch in dispatches:
+            fault_point("dispatch.published", dispatch.task_id)
         return published
+
+    def redis_commands(
+        self, dispatches: Sequence[Dispatch], address: Mapping[str, Any]
+    ) -> list[tuple[Dispatch, Command]] | None:
+        """The commands that put attempts on their queues, for whoever sends them along with something else.
+
+        Args:
+            dispatches: To be sent, in order.
+            address: Of a Redis, as its pool has it.
+
+        Returns:
+            One per message, fewer where arguments cannot be had, which fails the step. None where that Redis is not the broker,
+            or `publish` is needed.
+        """
+        try:
+            makers = [self._messages.for_redis(dispatch, address) for dispatch in dispatches]
+        except Exception:  # noqa: BLE001 - the broker is away, or refuses: `publish` knows what to do
+            return None
+        if None in makers:
+            return None
+        commands = []
+        for dispatch, make in zip(dispatches, makers, strict=True):
+            arguments = self._arguments(dispatch)
+            if make is not None and arguments is not None:
+                command = make(*arguments)
+                commands += [(dispatch, command)] * fault_point("dispatch.publish", dispatch.task_id)
+        return commands
 
     def _publish_next(self, dispatch: Dispatch, producer: Producer) -> bool:
         try:
@@ -97,74 +131,50 @@ class Dispatcher:
         if arguments is None:
             return False
         args, kwargs = arguments
-        self._app.send_task(
-            dispatch.task,
-            args=args,
-            kwargs=kwargs,
-            producer=producer,
-            retry=True,
-            retry_policy=_RETRY_POLICY,
-            **message_options(dispatch, grace_s=self._settings.cancel_grace_s),
-        )
+        for _ in range(fault_point("dispatch.publish", dispatch.task_id)):
+            self._messages.send(dispatch, args, kwargs, producer)
         return True
 
     def _arguments(self, dispatch: Dispatch) -> tuple[list[Any], dict[str, Any]] | None:
         """The attempt's arguments; None where they cannot be had, which fails the step."""
-        override = dispatch.override or {}  # a task's own `self.retry(args=…)`: data, never rendered
-        planned = {"args": dispatch.spec.get("args", []), "kwargs": dispatch.spec.get("kwargs", {})}
-        planned = {name: value for name, value in planned.items() if name not in override}
-        expressions = [text for value in planned.values() for _, text in embedded(value)]
         try:
-            context = self._context(dispatch, expressions) if expressions else {}
-            context |= {
-                name: value for name, value in dispatch.spec.get("each", {}).items() if name in ("item", "index")
-            }
-            arguments = {name: render(value, context) for name, value in planned.items()} | override
-        except ExpressionError as error:
-            self._refuse(dispatch, f"arguments: {error}")
+            return render_arguments(dispatch, self._database, self._settings)
+        except ArgumentsRefused as refusal:
+            self._attempts.fail_unstarted(AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id), str(refusal))
             return None
-        args, kwargs = arguments["args"], arguments["kwargs"]
-        size = json_size([args, kwargs])
-        if size > self._settings.max_argument_bytes:
-            self._refuse(
-                dispatch,
-                f"arguments: {size:,} bytes of JSON, over the limit of {self._settings.max_argument_bytes:,}",
-            )
-            return None
-        return args, kwargs
-
-    def _context(self, dispatch: Dispatch, expressions: Sequence[str]) -> dict[str, Any]:
-        with self._database.reading() as connection:
-            return step_context(connection, dispatch.run_id, dispatch.step_id, expressions)
-
-    def _refuse(self, dispatch: Dispatch, message: str) -> None:
-        self._attempts.fail_unstarted(AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id), message)
 
 
-def message_options(dispatch: Dispatch, *, grace_s: float) -> dict[str, Any]:
-    """The options of `send_task` for an attempt: identity, limits, routing as the plan says.
+def render_arguments(dispatch: Dispatch, database: Database, settings: Settings) -> tuple[list[Any], dict[str, Any]]:
+    """An attempt's arguments, as its plan and the results so far give them.
 
-    A body over its time limit is told softly, and has `grace_s` to end before its process is ended.
+    Raises:
+        ArgumentsRefused: They cannot be had, or are too large; the message is for the step's error.
     """
-    spec = dispatch.spec
-    options: dict[str, Any] = dict(spec.get("options", {}))
-    options["headers"] = {**options.get("headers", {}), HEADER: header_of(dispatch)}
-    for name in ("queue", "priority"):
-        if spec.get(name) is not None:
-            options[name] = spec[name]
-    if spec.get("timeout_s") is not None:
-        options["soft_time_limit"] = spec["timeout_s"]
-        options["time_limit"] = spec["timeout_s"] + grace_s
-    return {
-        **options,
-        "task_id": dispatch.task_id,
-        "root_id": dispatch.run_id,
-        "parent_id": dispatch.run_id,
-        "retries": dispatch.celery_retries,
-        # Results are kept with the step; a result backend would only collect garbage.
-        "ignore_result": True,
-        "add_to_parent": False,
-        "serializer": "json",
-        "countdown": None,
-        "eta": None,
-    }
+    override = dispatch.override or {}  # a task's own `self.retry(args=…)`: data, never rendered
+    planned = {"args": dispatch.spec.get("args", []), "kwargs": dispatch.spec.get("kwargs", {})}
+    planned = {name: value for name, value in planned.items() if name not in override}
+    expressions = [text for value in planned.values() for _, text in embedded(value)]
+    try:
+        context = _context(dispatch, database, expressions) if expressions else {}
+        context |= {name: value for name, value in dispatch.spec.get("each", {}).items() if name in ("item", "index")}
+        arguments = {name: render(value, context) for name, value in planned.items()} | override
+    except ExpressionError as error:
+        msg = f"arguments: {error}"
+        raise ArgumentsRefused(msg) from error
+    args, kwargs = arguments["args"], arguments["kwargs"]
+    size = json_size([args, kwargs])
+    if size > settings.max_argument_bytes:
+        msg = f"arguments: {size:,} bytes of JSON, over the limit of {settings.max_argument_bytes:,}"
+        raise ArgumentsRefused(msg)
+    return args, kwargs
+
+
+def _context(dispatch: Dispatch, database: Database, expressions: Sequence[str]) -> dict[str, Any]:
+    with database.reading() as connection:
+        return step_context(connection, dispatch.run_id, dispatch.step_id, expressions)
+
+
+def _batch(producer: Producer, size: int) -> AbstractContextManager[object]:
+    """Have kombu send several messages in one round trip; on transports that cannot, each goes out by itself."""
+    batching: Any = producer  # its stubs do not know it yet
+    return batching.batch(_BATCH) if size > 1 else nullcontext()

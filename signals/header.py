@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from interlock.core.onward import AHEAD
+
 if TYPE_CHECKING:
     from interlock.core.events import Dispatch
 
-__all__ = ["HEADER", "StepHeader", "header_of", "read_header"]
+__all__ = ["HEADER", "StepHeader", "header_of", "kinds_ahead", "parse_header", "read_header"]
 
 HEADER = "interlock"
 
@@ -39,13 +41,22 @@ class StepHeader:
 
 def header_of(dispatch: Dispatch) -> dict[str, Any]:
     """The header's value for a dispatch."""
-    return {
+    value = {
         "run_id": dispatch.run_id,
         "step_id": dispatch.step_id,
         "session_id": dispatch.session_id,
         "key": dispatch.key,
         "attempt": dispatch.attempt,
     }
+    if AHEAD in dispatch.spec:
+        value[AHEAD] = dispatch.spec[AHEAD]
+    return value
+
+
+def kinds_ahead(header: Any) -> frozenset[str]:
+    """What kinds of steps behind this one its process may go on to, as far as a message says so."""
+    kinds = header.get(AHEAD) if isinstance(header, dict) else None
+    return frozenset(kind for kind in kinds if isinstance(kind, str)) if isinstance(kinds, list) else frozenset()
 
 
 def read_header(request: Any) -> StepHeader | None:
@@ -55,6 +66,11 @@ def read_header(request: Any) -> StepHeader | None:
         value = (getattr(request, "headers", None) or {}).get(HEADER)
     if value is None:
         value = (getattr(request, "request_dict", None) or {}).get(HEADER)
+    return parse_header(value)
+
+
+def parse_header(value: Any) -> StepHeader | None:
+    """The header of a message, from what it says under `HEADER`."""
     if not isinstance(value, dict):
         return None
     try:

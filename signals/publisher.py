@@ -11,10 +11,14 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .connection import open_redis, redacted
+from interlock.core.faultpoints import fault_point
+from interlock.core.redaction import redacted_url
+
+from .connection import open_redis
 from .envelope import channel, encode
+from .wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +27,17 @@ if TYPE_CHECKING:
 
     from interlock.core.events import Effects, StateChange
 
-__all__ = ["EventPublisher"]
+    from .wire import Command
+
+__all__ = ["FEW", "EventPublisher"]
 
 logger = logging.getLogger("interlock.events")
 
 CHUNK: Final = 1000
 """Messages of one pipeline: what a huge cascade holds in memory and in the socket at a time."""
+
+FEW: Final = 100
+"""Changes that are sent without waiting for Redis to have taken them."""
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 5.0
@@ -71,15 +80,20 @@ class EventPublisher:
 
     def __repr__(self) -> str:
         """Name the place without its credentials."""
-        return f"<EventPublisher {redacted(self._url)} {self._prefix}>"
+        return f"<EventPublisher {redacted_url(self._url)} {self._prefix}>"
 
     def __call__(self, effects: Effects) -> None:
         """Publish the changes of a committed transaction; never raises."""
         if effects.changes:
-            self.publish(effects.changes)
+            self.publish(effects.changes, wait=len(effects.changes) > FEW)
 
-    def publish(self, changes: Sequence[StateChange]) -> bool:
+    def publish(self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = ()) -> bool:
         """Publish changes in the given order, in one round trip per 1,000; never raises.
+
+        Args:
+            changes: Committed ones.
+            wait: For Redis to have taken them; else only for their sending, and a failure may show at the next call.
+            ahead: Commands that go out in front of them, in the same write, and whose answers are waited for in any case.
 
         Returns:
             Whether Redis took all of them. False is no error: subscribers that catch up read the history.
@@ -90,37 +104,42 @@ class EventPublisher:
         if not line.admits(self._clock()):
             line.skipped += len(changes)
             return False
+        subject = changes[0].workflow_id if changes else ""
         try:
-            self._send(line.client, changes)
+            copies = fault_point("events.publish", subject) if changes else 1
+            self._send(line.wire, changes if copies == 1 else [*changes] * copies, ahead, wait=wait)
+            if changes:
+                fault_point("events.published", subject)
         except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands and the worker must go on
             self._report_outage(line, error, len(changes))
             return False
         self._report_recovery(line)
         return True
 
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where this process's connections lead, as redis-py's pool has it, credentials included."""
+        return dict(self._own_line().client.connection_pool.connection_kwargs)
+
     def close(self) -> None:
         """Close this process's connections; what comes later is not published."""
         self._closed = True
-        self._own_line().client.close()
+        self._own_line().close()
 
-    def _send(self, client: redis.Redis, changes: Sequence[StateChange]) -> None:
+    def _send(self, wire: Wire, changes: Sequence[StateChange], ahead: Sequence[Command], *, wait: bool) -> None:
         deadline = self._clock() + self._budget_s
-        for start in range(0, len(changes), CHUNK):
+        for start in range(0, max(len(changes), 1), CHUNK):
             if start and self._clock() > deadline:
                 msg = f"{start} of {len(changes)} events took over {self._budget_s:g} s"
                 raise TimeoutError(msg)
-            pipeline = client.pipeline(transaction=False)
-            for name, message in self._messages(changes[start : start + CHUNK]):
-                pipeline.publish(name, message)
-            # Raised by the pipeline itself, an error would quote the message.
-            for answer in pipeline.execute(raise_on_error=False):
-                if isinstance(answer, Exception):
-                    raise answer
+            commands = [*ahead, *self._commands(changes[start : start + CHUNK])]
+            wire.send(commands, wait_for=len(commands) if wait else len(ahead))
+            ahead = ()
 
-    def _messages(self, changes: Sequence[StateChange]) -> Iterator[tuple[str, bytes]]:
+    def _commands(self, changes: Sequence[StateChange]) -> Iterator[Command]:
         for change in changes:
             try:
-                yield channel(self._prefix, change.session_id, change.workflow_id), encode(change)
+                yield "PUBLISH", channel(self._prefix, change.session_id, change.workflow_id), encode(change)
             except (ValueError, TypeError):
                 # A row that no door of ours let in must not silence the others.
                 logger.exception("history row %s cannot be published", change.history_id)
@@ -141,14 +160,14 @@ class EventPublisher:
         if line.failed(self._clock()):
             logger.warning(
                 "events are not published, %s failed (%s: %s); nothing is lost, subscribers read the history",
-                redacted(self._url),
+                redacted_url(self._url),
                 type(error).__name__,
                 error,
             )
 
     def _report_recovery(self, line: _Line) -> None:
         if line.down and line.recovered():
-            logger.info("events are published again on %s; %d were not", redacted(self._url), line.skipped)
+            logger.info("events are published again on %s; %d were not", redacted_url(self._url), line.skipped)
             line.skipped = 0
 
 
@@ -160,12 +179,22 @@ class _Line:
     """
 
     client: redis.Redis
+    wire: Wire = field(init=False)
     pid: int = field(default_factory=os.getpid)
     down: bool = False
     skipped: int = 0
     _pause_s: float = _FIRST_PAUSE_S
     _next_try: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Make the wire of the client."""
+        self.wire = Wire(self.client)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.wire.close()
+        self.client.close()
 
     def admits(self, now: float) -> bool:
         """Whether to try now; of the threads that ask while it is down, one per pause may."""

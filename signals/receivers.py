@@ -21,26 +21,37 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from interlock.core.attempts import AttemptRef, Claim
-from interlock.core.database import is_lost_connection
-from interlock.core.errors import DatabaseBusy, InterlockError
+from interlock.core.database_errors import is_temporary
+from interlock.core.errors import InterlockError
+from interlock.core.faultpoints import fault_point
 from interlock.core.json_values import json_size, plain_json
-from interlock.core.outcomes import Failure, FailureCause
+from interlock.core.outcomes import Failure
 from interlock.core.retry import exception_names
 
 from .header import read_header
+from .overlap import at_end, begun
+from .ride import current_ride
 from .runtime import runtime_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from celery import Task
+    from celery import Celery, Task
 
+    from interlock.core.retry import FailureKind
+
+    from .header import StepHeader
+    from .runtime import Runtime
 
 __all__ = [
     "Held",
     "StepInterrupted",
+    "begin_claim",
     "claim_attempt",
+    "expect",
+    "forget_expected",
     "held_attempt",
+    "persist",
     "report_discarded",
     "report_failure",
     "report_retry",
@@ -72,9 +83,11 @@ class Held:
         claim: The answer to the claim.
         interrupted: The body was told to stop: what it raises then does not count.
         soft_limited: A soft signal that is not ours has reached the body: a time limit, or a foreign revoke.
+        carried: Its process came to it on the message of an earlier step.
         begun_at: When the attempt reached this process; monotonic seconds.
         asked_at: When the body last asked whether to stop; monotonic seconds.
         asks: The approval that the body asks for by ending its attempt.
+        retry: What the body has asked of Celery by `self.retry`, however it went on after that.
         shielded: The body is inside `shield`.
         owed: What a signal would have raised in the body, had it not been shielded.
     """
@@ -83,9 +96,11 @@ class Held:
     claim: Claim
     interrupted: bool = False
     soft_limited: bool = False
+    carried: bool = False
     begun_at: float = field(default_factory=time.monotonic)
     asked_at: float = 0.0
     asks: dict[str, Any] | None = None
+    retry: Retry | None = None
     shielded: bool = False
     owed: SoftTimeLimitExceeded | None = None
 
@@ -108,27 +123,61 @@ def held_attempt(request: Any) -> Held | None:
     return found if isinstance(found, Held) else None
 
 
+_expected: dict[str, Callable[[], Held]] = {}
+
+
+def expect(task_id: str, held: Callable[[], Held]) -> None:
+    """Have the next `task_prerun` of an attempt find its claim made, or begun."""
+    _expected.clear()
+    _expected[task_id] = held
+
+
+def forget_expected() -> None:
+    """Behind the tracer: a claim that no `task_prerun` has asked for is waited for, because it has a connection."""
+    while _expected:
+        task_id, held = _expected.popitem()
+        held()
+        logger.warning("%s was claimed and not begun; its lease will run out and the step is tried again", task_id)
+
+
 def claim_attempt(task: Task[..., Any], task_id: str) -> None:
     """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it."""
-    header = read_header(task.request)
-    if header is None:
-        return
+    claimed = _expected.pop(task_id, None)
+    if claimed is None:
+        header = read_header(task.request)
+        if header is None:
+            return
+        claimed = begin_claim(task.app, header, task_id, task.request.hostname)
+    setattr(task.request, _HELD, claimed())
+
+
+def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | None) -> Callable[[], Held]:
+    """Begin to claim an attempt; what is returned waits for the answer, and is to be called once."""
     ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
     begun_at = time.monotonic()
-    try:
-        runtime = runtime_of(task.app)
-        worker = task.request.hostname or "worker"
-        claim = _persist(lambda: runtime.attempts.claim(ref, worker), retry_s=runtime.settings.lease_s / 3)
-    except Exception as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
-        logger.exception("could not claim %s", task_id)
-        claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
-    setattr(task.request, _HELD, Held(ref, claim, begun_at=begun_at))
+    claimed = begun(lambda: runtime_of(app).attempts.begin_claim(ref, hostname or "worker"))
+
+    def held() -> Held:
+        try:
+            claim = persist(claimed, retry_s=runtime_of(app).settings.lease_s / 3)
+        except (
+            Exception
+        ) as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
+            logger.exception("could not claim %s", task_id)
+            claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
+        return Held(ref, claim, begun_at=begun_at)
+
+    return held
 
 
 def report_success(task: Task[..., Any], result: Any) -> None:
     """`task_success`: record the result. One that cannot be stored fails the step."""
     held = held_attempt(task.request)
     if held is None:
+        return
+    fault_point("body.end", held.ref.task_id)
+    if held.retry is not None:
+        report_retry(task, held.retry)
         return
     runtime = runtime_of(task.app)
     document, problems = plain_json(result)
@@ -140,15 +189,36 @@ def report_success(task: Task[..., Any], result: Any) -> None:
         limit = runtime.settings.max_result_bytes
         failure = Failure("unusable", f"the result has {size:,} bytes of JSON, over the limit of {limit:,}")
     else:
-        _report(task, held, lambda: runtime.attempts.complete(held.ref, document))
+        completed = _completion(runtime, held, document)
+        at_end(lambda: _report(task, held, completed))
         return
     _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
+
+
+def _completion(runtime: Runtime, held: Held, document: Any) -> Callable[[], object]:
+    """Begin to report a result, where the process is on a ride with the offer to go on; what is returned ends it."""
+    ride = current_ride()
+    stopped = held.interrupted or held.soft_limited
+    onward = None if ride is None or stopped else ride.offer()
+    completed = begun(lambda: runtime.attempts.begin_completion(held.ref, document, onward))
+    if ride is None or onward is None:
+        return completed
+
+    def complete() -> None:
+        _, taken = completed()
+        if taken is not None:
+            ride.hold(taken, onward)
+
+    return complete
 
 
 def report_failure(task: Task[..., Any], exception: BaseException, trace: Any = None) -> None:
     """`task_failure`: record why there is no result."""
     held = held_attempt(task.request)
     if held is None or not held.claim.granted:
+        return
+    if held.retry is not None:
+        report_retry(task, held.retry)
         return
     failure = _failure_of(task, held, exception, trace)
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
@@ -184,6 +254,9 @@ def report_discarded(task: Task[..., Any], state: str | None) -> None:
     if held.asks is not None:
         asks = held.asks
         _report(task, held, lambda: _ask(task, held, asks))
+        return
+    if held.retry is not None:
+        report_retry(task, held.retry)
         return
     call = {"IGNORED": "Ignore (or self.replace)", "REJECTED": "Reject"}[state]
     failure = Failure("unusable", f"the task raised {call}, which a step cannot: return a result or fail instead")
@@ -225,7 +298,9 @@ def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trac
         meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
     if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
         # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
-        cause: FailureCause = "timeout" if _ran_into_limit(task, held) else "revoked"
+        # Of one that came on another step's message, that message was revoked: it is run again.
+        revoked: FailureKind = "interrupted" if held.carried else "revoked"
+        cause: FailureKind = "timeout" if _ran_into_limit(task, held) else revoked
         return Failure(cause, message, exception_names(type(exception)), meta)
     if isinstance(exception, TimeLimitExceeded):
         return Failure("timeout", message, exception_names(type(exception)), meta)
@@ -243,20 +318,25 @@ def _ran_into_limit(task: Task[..., Any], held: Held) -> bool:
 def _report(task: Task[..., Any], held: Held, report: Callable[[], object]) -> None:
     runtime = runtime_of(task.app)
     try:
-        _persist(report, retry_s=runtime.settings.report_retry_s)
+        persist(report, retry_s=runtime.settings.report_retry_s)
     except (InterlockError, SQLAlchemyError):
         logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
 
 
-def _persist(call: Callable[[], T], *, retry_s: float) -> T:
-    """Call until the database has answered, for at most `retry_s`.
+def persist(call: Callable[[], T], *, retry_s: float) -> T:
+    """Call until the database has taken it, for at most `retry_s`: it may be away, full, or between two primaries.
 
     Claims and reports are idempotent by their token, so one whose answer was lost is simply made again.
     """
+    try:
+        return call()  # as nearly always: a policy that nobody needs takes a tenth of a claim's time to set up
+    except Exception as error:
+        if not is_temporary(error):
+            raise
     retrying = Retrying(
         stop=stop_after_delay(retry_s),
         wait=wait_random_exponential(multiplier=0.1, max=2),
-        retry=retry_if_exception(lambda error: isinstance(error, DatabaseBusy) or is_lost_connection(error)),
+        retry=retry_if_exception(is_temporary),
         reraise=True,
     )
     return retrying(call)

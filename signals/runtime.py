@@ -21,6 +21,7 @@ from interlock.core.settings import Settings
 from .dispatch import Dispatcher
 from .interrupts import InterruptBroadcaster
 from .publisher import EventPublisher
+from .quick_post import QuickPost
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -58,17 +59,19 @@ class Runtime:
         self.settings = settings
         rules = _guard_rules(app, settings)
         self.database: Database = open_database(settings.database_url)
+        self.database.prepare_connections(settings.idle_transaction_s)
         self.database.guard_rules = rules
         self.attempts = Attempts(self.database, settings)
         self.bodies = Bodies(self.database, settings)
-        if dispatches:
-            self.database.after_commit.append(Dispatcher(app, self.database, settings))
-        if broadcasts:
-            self.database.after_commit.append(InterruptBroadcaster(app))
+        dispatcher = Dispatcher(app, self.database, settings) if dispatches else None
+        broadcaster = InterruptBroadcaster(app) if broadcasts else None
         url = events_url(app, settings)
         self._publisher = None if url is None else EventPublisher(url, settings.channel_prefix)
-        if self._publisher is not None:
-            self.database.after_commit.append(self._publisher)
+        if dispatcher is not None and self._publisher is not None:
+            self.database.after_commit.append(QuickPost(dispatcher, self._publisher, broadcaster))
+        else:
+            handlers = (dispatcher, broadcaster, self._publisher)
+            self.database.after_commit += [handler for handler in handlers if handler is not None]
 
     def close(self) -> None:
         """Close the connections."""

@@ -20,8 +20,9 @@ import redis
 import redis.asyncio
 
 from interlock.core.events import StateChange
+from interlock.core.redaction import redacted_url
 
-from .connection import open_async_redis, open_redis, redacted
+from .connection import open_async_redis, open_redis
 from .envelope import UnreadableEvent, channel, decode, session_pattern
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Conversation:
     def __init__(self, redis_url: str, target: Target, clock: Callable[[], float]) -> None:
         self.name = target.name  # checks it
         self._target = target
-        self._place = redacted(redis_url)
+        self._place = redacted_url(redis_url)
         self._clock = clock
         self._failures = 0
         self._next_try = clock()

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+# A pool process of Celery 5.7 waits up to 30 s for MAIN to take its last results, which MAIN does not do while it waits for the
+# process: a warm shutdown in the middle of many short tasks takes that long now and then, with Interlock and without.
+WARM_SHUTDOWN_S = 60.0
+
 
 class CeleryWorker:
     """`celery -A APP worker` as a subprocess, its output in a file.
@@ -124,7 +128,7 @@ class CeleryWorker:
         except psutil.NoSuchProcess:
             return []
 
-    def terminate(self, timeout_s: float = STARTUP_TIMEOUT_S) -> int:
+    def terminate(self, timeout_s: float = WARM_SHUTDOWN_S) -> int:
         """Ask for a warm shutdown (SIGTERM), wait for it, and return the exit code.
 
         Raises:

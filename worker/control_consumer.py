@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,21 @@ from kombu.mixins import ConsumerMixin
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from interlock.core.database import is_lost_connection
+from interlock.core.database_errors import is_lost_connection
 from interlock.core.errors import CommandRefused, InterlockError
+from interlock.core.faultpoints import fault_point
+from interlock.core.redaction import redacted
 from interlock.signals.control import (
     control_connection,
     control_queue,
     dead_letter_queue,
     error_document,
     expire_reply,
-    parse_command,
-    reply_address,
+    trim_dead_letters,
 )
+from interlock.signals.control_door import Admitted, ControlDoor, TurnedAway
 
-from .rate_limit import RateLimit
+from .rate_limit import RateLimit, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,13 +38,14 @@ if TYPE_CHECKING:
 
     from interlock.core.settings import Settings
     from interlock.signals.commands import CommandHandler
-    from interlock.signals.control import Command
 
 __all__ = ["ControlConsumer"]
 
 logger = logging.getLogger("interlock.control")
 
 _RETRY_S = 1.0
+_STRAYS_PER_S = 50
+_DEAD_BYTES = 10_000
 
 
 class ControlConsumer(ConsumerMixin):
@@ -54,7 +58,10 @@ class ControlConsumer(ConsumerMixin):
         self._settings = settings
         self._handler = handler
         self._stop = stop
-        self._limit = RateLimit(settings.command_rate)
+        self._door = ControlDoor(settings)
+        self._limit = RateLimit(settings.command_rate, settings.command_rate_total)
+        self._strays = TokenBucket(_STRAYS_PER_S)
+        self._unheard = 0
 
     @property
     def should_stop(self) -> bool:
@@ -76,25 +83,31 @@ class ControlConsumer(ConsumerMixin):
             ),
         ]
 
+    def on_connection_revived(self) -> None:
+        """Let go of what the lost connection had open.
+
+        kombu leaves it in reference cycles, and an engine makes so little garbage that a collection may be a hundred restarts
+        of the broker away.
+        """
+        gc.collect()
+
     def on_connection_error(self, exc: BaseException, interval: float) -> None:
         """Say once per try that the broker is away."""
         logger.warning("control queue: %s; next try in %.0f s", type(exc).__name__, interval)
 
     def _on_message(self, message: Message) -> None:
-        document: object = None
-        try:
-            document = json.loads(message.body or "")
-            command = parse_command(document)
-        except CommandRefused as refusal:
-            self._dead_letter(message, document, refusal)
+        found = self._read(message)
+        if isinstance(found, TurnedAway):
+            self._turn_away(message, found)
             return
-        except (ValueError, RecursionError):
-            self._dead_letter(message, document, CommandRefused("?", "not a command: not JSON", code="invalid"))
-            return
-        if not self._limit.admits(command.session_id):
+        command = found.command
+        if (exceeded := self._limit.exceeded_by(command.session_id)) is not None:
             message.ack()  # not carried out, so the same id may come again
-            self._reply(command.reply_to, {"id": command.id, "ok": False, "error": _too_many(command, self._settings)})
+            refusal = CommandRefused(command.command, f"{exceeded}: send it again a little later", code="rate_limited")
+            self._answer(found, {"ok": False, "error": error_document(refusal)})
             return
+        subject = f"{command.command} {command.id}"
+        fault_point("control.received", subject)
         try:
             outcome = self._handler.handle(command)
         except Exception as error:  # whatever a message holds, it must not end the consumer
@@ -105,30 +118,60 @@ class ControlConsumer(ConsumerMixin):
                 return
             logger.exception("command %s cannot be carried out", command.id)
             text = f"{command.command}: it cannot be carried out ({type(error).__name__}); the engine's log says more"
-            self._dead_letter(message, document, CommandRefused(command.command, text, code="invalid"))
+            refusal = CommandRefused(command.command, text, code="invalid")
+            self._turn_away(message, TurnedAway(refusal, command.id, command.reply_to, found.key))
             return
+        fault_point("control.ack", subject)
         message.ack()
-        self._reply(command.reply_to, {"id": command.id, **outcome})
+        for _ in range(fault_point("control.reply", subject)):
+            self._answer(found, outcome)
 
-    def _dead_letter(self, message: Message, document: object, refusal: CommandRefused) -> None:
-        logger.warning("set a control message aside: %s", refusal)
+    def _read(self, message: Message) -> Admitted | TurnedAway:
+        try:
+            return self._door.read(message.body or b"")
+        except Exception as error:  # a message that trips the door itself must not come back for ever
+            logger.exception("could not read a control message")
+            return TurnedAway(CommandRefused("?", f"not a command ({type(error).__name__})", code="invalid"))
+
+    def _turn_away(self, message: Message, found: TurnedAway) -> None:
+        """Answer and set aside what is not carried out; of a flood, only some: log, dead letters and answers stay small."""
+        if not self._strays.take():
+            self._unheard += 1
+            message.ack()
+            return
+        if self._unheard:
+            logger.warning("%d more control messages were no commands, and were dropped", self._unheard)
+            self._unheard = 0
+        logger.warning("set a control message aside: %s", redacted(str(found.refusal)))
         queue = dead_letter_queue(self._settings.channel_prefix)
         raw: Any = message.body
-        body = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+        body = raw[:_DEAD_BYTES].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:_DEAD_BYTES]
         self._publish(
             queue.routing_key,
-            {"refused": str(refusal), "body": body[:10_000]},
+            {"refused": str(found.refusal), "body": body},
+            trim_dead_letters,
             exchange=queue.exchange,
             declare=[queue],
         )
         message.ack()
-        self._reply(reply_address(document), {"ok": False, "error": error_document(refusal)})
+        answer = {"id": found.request_id, "ok": False, "error": error_document(found.refusal)}
+        self._reply(found.reply_to, answer, found.key)
 
-    def _reply(self, reply_to: str | None, outcome: dict[str, Any]) -> None:
+    def _answer(self, found: Admitted, outcome: dict[str, Any]) -> None:
+        self._reply(found.command.reply_to, {"id": found.command.id, **outcome}, found.key)
+
+    def _reply(self, reply_to: str | None, answer: dict[str, Any], key: bytes | None) -> None:
         if reply_to is not None:
-            self._publish(reply_to, outcome, expires=True)
+            self._publish(reply_to, self._door.keyring.seal(answer, reply_to, key), expire_reply)
 
-    def _publish(self, routing_key: str, document: dict[str, Any], *, expires: bool = False, **options: Any) -> None:
+    def _publish(
+        self,
+        routing_key: str,
+        document: dict[str, Any],
+        bound: Callable[[Any, str], None],
+        **options: Any,
+    ) -> None:
+        """Send a message, and bound what stays of it where nobody fetches it."""
         refused = (*self.connection.connection_errors, *self.connection.channel_errors)
         lost: tuple[type[BaseException], ...] = (KombuError, OSError, *refused)
         try:
@@ -140,15 +183,9 @@ class ControlConsumer(ConsumerMixin):
                     content_encoding="utf-8",
                     **options,
                 )
-                if expires:
-                    expire_reply(producer.channel, routing_key)
+                bound(producer.channel, routing_key)
         except lost as error:
             logger.warning("could not answer on %s: %s", routing_key, type(error).__name__)
-
-
-def _too_many(command: Command, settings: Settings) -> dict[str, Any]:
-    text = f"over {settings.command_rate:g} commands a second in session {command.session_id}: send it again a little later"
-    return error_document(CommandRefused(command.command, text, code="rate_limited"))
 
 
 def _may_pass(error: Exception) -> bool:

@@ -12,17 +12,22 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.imports import symbol_by_name
 
 from interlock.core.attempts import AttemptRef
 from interlock.core.errors import InterlockError
+from interlock.core.faultpoints import fault_point
 from interlock.core.leases import Heartbeat, renew_leases
 from interlock.core.outcomes import Failure
+from interlock.core.redaction import RedactingFormatter
 from interlock.core.revision import require_revision
 from interlock.core.sweep import Sweeper
 from interlock.signals.commands import CommandHandler
+from interlock.signals.missing_messages import MissingMessages
 from interlock.signals.runtime import Runtime, runtime_of
 
 from .control_consumer import ControlConsumer
@@ -36,6 +41,8 @@ __all__ = ["Engine", "main"]
 logger = logging.getLogger("interlock.engine")
 
 _RESTART_AFTER_S = 1.0
+_NOTES = 10_000  # that wait for the database; more are dropped, because leases decide
+_LAST_NOTES_S = 8.0  # for those of a shutdown; MAIN waits a little longer for this process
 
 
 class Engine:
@@ -49,6 +56,7 @@ class Engine:
         self._stop = threading.Event()
         self._held: list[str] = []
         self._alone = False
+        self._notes: Queue[dict[str, Any] | None] = Queue(_NOTES)
         self._output = threading.Lock()
 
     def run(self) -> None:
@@ -64,9 +72,16 @@ class Engine:
         ]
         for thread in threads:
             thread.start()
+        fault_point("engine.ready")
+        self._tell({"ready": True})
+        notes = threading.Thread(target=self._take_notes, name="notes", daemon=True)
+        notes.start()
         for message in read_lines(sys.stdin.buffer):
             self._hear(message)
         self._stop.set()
+        with suppress(Full):
+            self._notes.put(None, timeout=_LAST_NOTES_S)
+        notes.join(_LAST_NOTES_S)  # a cold shutdown has just said which bodies it has killed
         for thread in threads:
             thread.join(timeout=5)
         self._runtime.close()
@@ -74,25 +89,39 @@ class Engine:
     # --- MAIN's news ---------------------------------------------------------------------------------------------------
 
     def _hear(self, message: dict[str, Any]) -> None:
+        """Renew the claims at once; leave everything else, which may wait for a workflow's lock, to a thread of its own."""
+        if "held" not in message:
+            try:
+                self._notes.put_nowait(message)
+            except Full:
+                logger.warning("a note of the worker was dropped, there are too many; leases will decide")
+            return
         try:
-            if "held" in message:
-                self._held = [str(task_id) for task_id in message["held"]]
-                self._alone = bool(message.get("last"))
-                self._beat()
-            elif "ended" in message:
-                self._ended(message["ended"])
-            elif "revoked" in message:
-                self._revoked(message["revoked"])
-            elif "unknown" in message:
-                self._unknown(message["unknown"])
+            self._held = [str(task_id) for task_id in message["held"]]
+            self._alone = bool(message.get("last"))
+            self._beat()
         except Exception:  # without this thread nobody would renew the claims of this worker
-            logger.exception("could not handle a note of the worker; leases will decide")
+            logger.exception("could not renew the claims of this worker; the next heartbeat tries again")
+
+    def _take_notes(self) -> None:
+        """Act on what MAIN saw, in order, until it is gone and everything that it said has been heard."""
+        while (message := self._notes.get()) is not None:
+            try:
+                if "ended" in message:
+                    self._ended(message["ended"])
+                elif "revoked" in message:
+                    self._revoked(message["revoked"])
+                elif "unknown" in message:
+                    self._unknown(message["unknown"])
+            except Exception:  # whatever it says, the others are to be heard
+                logger.exception("could not handle a note of the worker; leases will decide")
 
     def _beat(self) -> None:
         beat = self._renew()
         for mode, task_ids in (("cancel", beat.cancelled), ("soft", beat.interrupted), ("terminate", beat.terminated)):
             if task_ids:
-                self._tell({"stop": task_ids, "mode": mode})
+                carriers = {task_id: beat.carriers[task_id] for task_id in task_ids if task_id in beat.carriers}
+                self._tell({"stop": task_ids, "mode": mode, "carriers": carriers})
 
     def _renew(self) -> Heartbeat:
         return renew_leases(self._runtime.database, self._settings, self._held)
@@ -100,11 +129,17 @@ class Engine:
     def _ended(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
         failure = Failure(news["cause"], news["message"], meta={"worker": self._hostname})
-        self._runtime.attempts.fail(ref, failure)
+        if not self._runtime.attempts.carrier_ended(ref, failure):
+            self._runtime.attempts.fail(ref, failure)
 
     def _revoked(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
         how = {name: news[name] for name in ("terminated", "expired", "softly")}
+        if how["terminated"] and not how["softly"]:
+            # The message was revoked, and its own step is settled: the one that its process had gone on to is only lost with it.
+            lost = Failure("worker_lost", "its process was ended by a revoke of the message that it came on")
+            if self._runtime.attempts.carrier_ended(ref, lost):
+                return
         self._runtime.attempts.revoked(ref, **how)
 
     def _unknown(self, news: dict[str, Any]) -> None:
@@ -115,7 +150,7 @@ class Engine:
             self._runtime.attempts.fail_unstarted(ref, message)
 
     def _tell(self, message: dict[str, Any]) -> None:
-        with self._output:
+        with self._output, suppress(BrokenPipeError):  # MAIN is gone, and this process ends with it
             sys.stdout.write(json.dumps(message, separators=(",", ":")) + "\n")
             sys.stdout.flush()
 
@@ -134,7 +169,7 @@ class Engine:
                 self._stop.wait(_RESTART_AFTER_S)
 
     def _sweep(self) -> None:
-        sweeper = Sweeper(self._runtime.database, self._settings)
+        sweeper = Sweeper(self._runtime.database, self._settings, MissingMessages(self._app))
         failing = False
         while not self._stop.wait(self._settings.sweep_s):
             try:
@@ -167,6 +202,13 @@ class Engine:
                 os._exit(1)
 
 
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("[%(asctime)s: %(levelname)s/engine] %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
 def _import_tasks(app: Celery, modules: list[str]) -> None:
     for module in modules:
         try:
@@ -181,8 +223,7 @@ def main(arguments: list[str]) -> int:
     # Ctrl-C and a service manager's SIGTERM reach the whole group; MAIN decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="[%(asctime)s: %(levelname)s/engine] %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    _log_to_stderr()
     app: Celery = symbol_by_name(path)
     app.loader.import_default_modules()
     _import_tasks(app, modules)

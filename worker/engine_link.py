@@ -15,6 +15,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
+from interlock.core.faultpoints import fault_point
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,7 +28,11 @@ _MAX_UNSENT = 1_000_000
 
 
 class EngineLink:
-    """MAIN's end: starts the engine process and talks to it without ever waiting."""
+    """MAIN's end: starts the engine process and talks to it without ever waiting.
+
+    Attributes:
+        ready: The engine has said (`receive`) that it is at work.
+    """
 
     def __init__(self, app_path: str, hostname: str, modules: Iterable[str] = ()) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -35,6 +41,7 @@ class EngineLink:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or ""},
         )
+        self.ready = False
         self._received = b""
         self._unsent = b""
         self._writing = threading.RLock()  # a shutdown's signal handler may come back to it
@@ -58,7 +65,7 @@ class EngineLink:
             logger.debug("the engine does not read; a note to it was dropped")
             return
         with self._writing:
-            self._unsent += line
+            self._unsent += line * fault_point("note.send", next(iter(message)))
             self.flush()
 
     def flush(self) -> None:
@@ -82,6 +89,7 @@ class EngineLink:
         for line in lines:
             message = _parse(line)
             if message is not None:
+                self.ready = True
                 yield message
 
     def close(self, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -9,19 +10,28 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
+from interlock.core.errors import ConfigurationError
+from interlock.core.faultpoints import fault_point
+from interlock.core.settings import Settings
 from interlock.signals.header import read_header
 from interlock.signals.interrupts import INTERRUPT_COMMAND
+from interlock.signals.overlap import at_end
 from interlock.signals.receivers import (
     claim_attempt,
+    held_attempt,
     report_discarded,
     report_failure,
     report_retry,
     report_success,
 )
 
+from . import tracing
+from .discretion import hide_payloads, hide_settings
 from .interruption import SOFT_SIGNAL, guard
+from .reconnection import ReconnectStep
 from .step_mixin import wrap_tasks
-from .supervisor import EngineStep, ReconnectStep, current_supervisor
+from .supervisor import EngineStep, current_supervisor
+from .tracebacks import let_go, remember
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -47,6 +57,7 @@ def install(app: Celery) -> Celery:
     if any(known is app for known in _installed):
         return app
     _installed.append(app)
+    hide_settings(app)
     app.steps["worker"].add(EngineStep)
     app.steps["consumer"].add(ReconnectStep)
     signals.worker_init.connect(_on_worker_init, weak=False, dispatch_uid="interlock.worker_init")
@@ -59,6 +70,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
     if not any(known is sender.app for known in _installed):
         return
     wrap_tasks(sender.app)
+    tracing.prepare(sender.app)
     for signal, receiver in (
         (signals.task_prerun, _on_prerun),
         (signals.task_success, _on_success),
@@ -70,6 +82,15 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
         (signals.task_revoked, _on_revoked),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=f"interlock.{receiver.__name__}")
+    if not _payloads_may_be_shown(sender.app):
+        hide_payloads(sender.app)
+
+
+def _payloads_may_be_shown(app: Celery) -> bool:
+    try:
+        return Settings.load(app.conf).show_payloads
+    except ConfigurationError:  # the engine process says what is wrong with them
+        return False
 
 
 def _on_worker_shutdown(**_: Any) -> None:
@@ -79,6 +100,7 @@ def _on_worker_shutdown(**_: Any) -> None:
 
 
 def _on_prerun(task_id: str, task: Any, **_: Any) -> None:
+    let_go()
     supervisor = current_supervisor()
     if supervisor is not None:
         supervisor.hold_through_body()
@@ -111,9 +133,12 @@ def _on_retry(sender: Any, reason: Any = None, **_: Any) -> None:
     report_retry(sender, reason)
 
 
-def _on_postrun(task: Any, state: str | None = None, **_: Any) -> None:
+def _on_postrun(task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
     guard.leave()
     report_discarded(task, state)
+    if held_attempt(task.request) is not None:
+        remember(retval)
+        at_end(partial(fault_point, "task.ack", task.request.id))
 
 
 def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's name
@@ -157,9 +182,15 @@ def _on_revoked(
 
 
 @control_command(name=INTERRUPT_COMMAND, args=[("task_ids", list), ("mode", str)], visible=False)
-def _interrupt(state: Any, task_ids: list[str], mode: str = "soft", **_: Any) -> dict[str, int]:  # noqa: ARG001 - Celery's protocol
+def _interrupt(
+    state: Any,  # noqa: ARG001 - Celery's protocol
+    task_ids: list[str],
+    mode: str = "soft",
+    carriers: dict[str, str] | None = None,
+    **_: Any,
+) -> dict[str, int]:
     """Signal the bodies of these attempts, where this worker holds them."""
     supervisor = current_supervisor()
     if supervisor is not None:
-        supervisor.interrupt(task_ids, mode)
+        supervisor.interrupt(task_ids, mode, carriers)
     return {"ok": len(task_ids)}

@@ -35,6 +35,7 @@ __all__ = ["SOFT_SIGNAL", "BodyGuard", "Notes", "guard"]
 
 SOFT_SIGNAL = signal.SIGUSR1
 _NOTES_VARIABLE = "INTERLOCK_NOTES"
+_CLOSING = "closing"
 _UNDERWAY_S = 1.0  # a Python handler runs at the next bytecode; a body that sits in C code for longer is told again
 
 
@@ -80,6 +81,16 @@ class Notes:
         except OSError:
             return None
         return text
+
+    def close_down(self) -> None:
+        """Tell every child that the worker is shutting down: what runs may end, and no step is gone on to."""
+        with contextlib.suppress(OSError):
+            (self._folder / _CLOSING).touch()
+
+    @property
+    def closing(self) -> Path:
+        """The file that is there once the worker is shutting down."""
+        return self._folder / _CLOSING
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""

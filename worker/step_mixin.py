@@ -10,8 +10,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Retry
 
+from interlock.core.faultpoints import fault_point
 from interlock.signals.header import read_header
 from interlock.signals.receivers import StepInterrupted, held_attempt
 
@@ -46,7 +47,24 @@ class StepMixin(Task):  # type: ignore[type-arg] # not subscriptable at run time
             raise Ignore
         super().before_start(task_id, args, kwargs)
         if held is not None:
+            fault_point("body.begin", task_id)
             guard.enter(self, held)
+
+    def retry(self, *args: Any, **options: Any) -> Retry:
+        """Celery's `retry`, remembered: Celery would run the task again whatever its body does after this call.
+
+        So a body that goes on (`throw=False`, or an `except` around the call) and returns has no result yet.
+        """
+        held = held_attempt(self.request)
+        try:
+            asked: Retry = super().retry(*args, **options)
+        except Retry as raised:
+            if held is not None:
+                held.retry = raised
+            raise
+        if held is not None:
+            held.retry = asked
+        return asked
 
     def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
         """What `self.retry` would publish. For a step it is only a description: sending it does nothing."""

@@ -19,23 +19,26 @@ from celery.worker import state as worker_state
 from interlock.core.settings import Settings
 from interlock.signals.header import read_header
 
+from . import tracing
 from .engine_link import EngineLink
 from .interruption import SOFT_SIGNAL, Notes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from celery import Celery
 
-__all__ = ["EngineStep", "ReconnectStep", "Supervisor", "current_supervisor"]
+__all__ = ["EngineStep", "Supervisor", "current_supervisor"]
 
 logger = logging.getLogger("interlock.worker")
 
 _POLL_S = 0.25
+_START_POLL_S = 0.02
 _RESTART_AFTER_S = 1.0
 _MISCONFIGURED = 2  # the engine's exit code where it cannot work as things are: no tables, no database
 _MENDED_AFTER_S = 5.0  # how long to wait for a person then, instead of filling the log
 _ENGINE_STOP_S = 10.0
+_ENGINE_START_S = 60.0  # at most; it imports the whole app, as this process has
 
 
 class Supervisor:
@@ -49,13 +52,14 @@ class Supervisor:
         self._link: EngineLink | None = None
         self._restart_at = 0.0
         self._beat_at = 0.0
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[tuple[str, str], float] = {}
         self._last_held: list[Any] = []
         self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._forgotten: list[Any] = []
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
+        tracing.permit(worker, prefork=self.pool_is_prefork)
         self.pool_blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
 
     # --- the engine process --------------------------------------------------------------------------------------------
@@ -80,6 +84,16 @@ class Supervisor:
 
         self._worker.wait_for_soft_shutdown = announced
 
+    def await_engine(self) -> None:
+        """Wait until the engine can renew claims, so that no body outlives its lease because the app takes long to import."""
+        deadline = time.monotonic() + _ENGINE_START_S
+        link = self._link
+        while link is not None and not link.ready and link.exit_code() is None and time.monotonic() < deadline:
+            worker_state.maybe_shutdown()
+            for message in link.receive():
+                logger.debug("the engine says %s before the worker is ready", message)
+            time.sleep(_START_POLL_S)
+
     def tick(self) -> None:
         """Restart a dead engine, renew the claims, and carry out what the engine asks for."""
         link = self._link
@@ -95,7 +109,7 @@ class Supervisor:
             return
         link.flush()
         for message in link.receive():
-            self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")))
+            self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")), message.get("carriers", {}))
         if now >= self._beat_at:
             self._beat_at = now + self.settings.heartbeat_s
             self._beat()
@@ -105,6 +119,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        self._notes.close_down()
         self._last_held = self._held()
         self.leave_alone()
 
@@ -152,8 +167,8 @@ class Supervisor:
 
     def _beat(self) -> None:
         held = self._held_ids()
-        for task_id in [known for known in self._told_at if known not in held]:
-            del self._told_at[task_id]
+        for told in [known for known in self._told_at if known[0] not in held]:
+            del self._told_at[told]
         if self._link is not None:
             self._link.send({"held": held, "last": self._stopping})
 
@@ -185,36 +200,44 @@ class Supervisor:
 
     # --- signalling bodies -----------------------------------------------------------------------------------------------
 
-    def interrupt(self, task_ids: Iterable[str], mode: str) -> None:
+    def interrupt(self, task_ids: Iterable[str], mode: str, carriers: Mapping[str, str] | None = None) -> None:
         """Signal the bodies of the attempts that this worker holds at this moment.
 
         Asked for again at each heartbeat as long as the body is there: a signal may come before the body begins. The child
         raises in a body once. `cancel` is soft, and after the grace the end of the process.
+
+        Args:
+            task_ids: The attempts.
+            mode: `soft`, `cancel` or `terminate`.
+            carriers: For attempts whose process came on another message (run-through), that message's id.
         """
-        wanted = set(task_ids)
+        wanted: dict[str, list[str]] = {}
+        for task_id in task_ids:
+            wanted.setdefault((carriers or {}).get(task_id, task_id), []).append(task_id)
         for request in self._held():
-            if request.id in wanted:
-                self._interrupt_one(request, mode)
+            for task_id in wanted.get(request.id, ()):
+                self._interrupt_one(request, task_id, mode)
 
-    def _grace_is_over(self, task_id: str) -> bool:
+    def _grace_is_over(self, request: Any, task_id: str) -> bool:
         now = time.monotonic()
-        return now - self._told_at.setdefault(task_id, now) >= self.settings.cancel_grace_s
+        return now - self._told_at.setdefault((request.id, task_id), now) >= self.settings.cancel_grace_s
 
-    def _interrupt_one(self, request: Any, mode: str) -> None:
-        overdue = mode == "cancel" and self._grace_is_over(request.id)
+    def _interrupt_one(self, request: Any, task_id: str, mode: str) -> None:
+        # A process that was told to stop goes on to no other step, so what ends with it is this attempt.
+        overdue = mode == "cancel" and self._grace_is_over(request, task_id)
         pid = request.worker_pid
         if not pid or not request.time_start or not self.pool_is_prefork:
             return
         if mode == "terminate" or overdue:
-            logger.warning("ending the process of %s (%s)", request.id, "grace is over" if overdue else "asked for")
+            logger.warning("ending the process of %s (%s)", task_id, "grace is over" if overdue else "asked for")
             request.terminate(self._worker.pool, signal="SIGKILL")
             # Celery calls this a revoke and no failure: nobody else would say that the attempt has ended.
             self.note_end(request, "interrupted", "its process was ended")
-        elif self._notes.leave(pid, request.id):
+        elif self._notes.leave(pid, task_id):
             try:
                 os.kill(pid, SOFT_SIGNAL)
             except ProcessLookupError:
-                logger.debug("process %s of %s has ended", pid, request.id)
+                logger.debug("process %s of %s has ended", pid, task_id)
 
 
 def _active_steps() -> list[Any]:
@@ -268,16 +291,6 @@ class EngineStep(bootsteps.StartStopStep):
         self.stop(worker)
         if self._supervisor is not None:
             self._supervisor.abandon()
-
-
-class ReconnectStep(bootsteps.StartStopStep):
-    """A step of the consumer, which Celery stops when the broker is lost: until it is back MAIN waits for it, and ticks no more."""
-
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's protocol
-        """Let the bodies that run keep their claims, however long the broker is away."""
-        supervisor = current_supervisor()
-        if supervisor is not None:
-            supervisor.leave_alone()
 
 
 def import_path(app: Celery) -> str | None:

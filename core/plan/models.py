@@ -199,6 +199,9 @@ class StepSpec(_Spec):
     on_external_revoke: OnExternalRevoke | None = None
     """What a foreign revoke does; none: as the plan says."""
 
+    run_through: Annotated[bool, Field(strict=True)] | None = None
+    """Whether the process that has completed the step before may go on with this one, without a message; none: as the plan says."""
+
     def references(self) -> frozenset[str]:
         """Keys of the steps whose result or state this step reads, with `expressions.ALL` for any.
 
@@ -246,6 +249,9 @@ class PlanSpec(_Spec):
 
     on_external_revoke: OnExternalRevoke = OnExternalRevoke.CANCEL
     """What a foreign revoke does to a step that does not say so itself."""
+
+    run_through: Annotated[bool, Field(strict=True)] = False
+    """Whether a process that has completed a step may go on with the next; for steps that do not say so themselves."""
 
     @classmethod
     def parse(cls, obj: object) -> Self:

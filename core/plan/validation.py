@@ -126,6 +126,8 @@ def _read_steps(raw: Sequence[object]) -> tuple[list[StepSpec | None], list[Faul
 
 def _read_step(item: object) -> tuple[StepSpec | None, list[Fault]]:
     """Read a step; one with faults again without its wrong fields, so that the rest is examined."""
+    if isinstance(item, StepSpec):
+        return item, []  # it has been read, and cannot change
     faults: list[Fault] = []
     left: object = item
     while True:

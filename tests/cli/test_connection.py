@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 
-from interlock.cli.connection import find_record, find_target, open_client
+from interlock.cli.connection import Target, find_record, find_target, open_client
 from interlock.cli.failures import NoServer, ServerRunning
 from interlock.cli.options import Options
 from interlock.cli.server_state import DATABASE, DataFolder, ServerState, find_server
@@ -180,3 +180,10 @@ def test_without_any_server_a_command_says_what_to_do(
     result = cli("list")
     assert result.exit_code == 2
     assert "interlock dev -A module:app" in result.stderr
+
+
+def test_what_holds_addresses_does_not_show_them() -> None:
+    """They have passwords, and a repr ends up in somebody's log."""
+    urls = dict.fromkeys(("database_url", "broker_url", "redis_url"), "redis://:s3cr3t@cache/0")
+    for holder in (Options(**urls), Target(**urls), ServerState(1, "shop:app", *urls.values(), "2026-01-31T08:00:00")):
+        assert "s3cr3t" not in repr(holder)

@@ -1,4 +1,4 @@
-"""`approve`, `reject`, `retry`, `settle`, `rerun`, `explain`, `verify`: what they ask for and what they print."""
+"""`approve`, `reject`, `retry`, `settle`, `rerun`, `explain`: what they ask for and what they print."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
 
-from interlock.core import WorkflowController, open_database
 from interlock.core.errors import AlreadyDecided
 
 from .conftest import OTHER_RUN, RUN, step_document
@@ -77,25 +75,3 @@ def test_explain_prints_a_summary_and_the_reasons(client: FakeClient, cli: Calla
     }
     assert cli(*URL, "explain", RUN).stdout == "It is paused.\n  ann paused it: bad feed\n"
     assert json.loads(cli(*URL, "explain", RUN, "--json").stdout) == client.explanation
-
-
-def test_verify_of_a_sound_database_is_clean_and_of_a_broken_one_exits_with_1(
-    cli: Callable[..., Result],
-    migrated_sqlite_url: str,
-) -> None:
-    database = open_database(migrated_sqlite_url)
-    with database.session() as session:
-        plan = {"task_description": "d", "steps": [{"key": "a", "task": "t"}]}
-        run_id = WorkflowController(session).enqueue_workflow(plan)
-    sound = cli("--database-url", migrated_sqlite_url, "verify")
-    assert sound.exit_code == 0, sound.stderr
-    assert sound.stdout == "1 runs, 1 steps, 4 rows of history: clean\n"
-    with database.engine.begin() as connection:
-        connection.execute(text("UPDATE workflow_runs SET open_steps = 7"))
-    database.dispose()
-    broken = cli("--database-url", migrated_sqlite_url, "verify", run_id)
-    assert broken.exit_code == 1
-    assert "open_steps is 7" in broken.stdout
-    document = json.loads(cli("--database-url", migrated_sqlite_url, "verify", "--json").stdout)
-    assert document["clean"] is False
-    assert document["findings"] == {"open_steps": 1}

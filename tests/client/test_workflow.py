@@ -150,6 +150,7 @@ def test_every_option_of_a_step_is_written_to_the_plan() -> None:
         "trigger": "all_settled",
         "map": MapSpec(over="input.l"),
         "on_external_revoke": "pause",
+        "run_through": True,
     }
     (spec,) = specs(Step("a", add, **options))
     assert {name: getattr(spec, name) for name in options} == options
@@ -205,6 +206,7 @@ FULL = Workflow(
     deadline_s=3600,
     max_parallel=5,
     on_external_revoke="pause",
+    run_through=True,
 )
 
 FULL_YAML = """\
@@ -215,6 +217,7 @@ task_description: |-
 deadline_s: 3600
 max_parallel: 5
 on_external_revoke: pause
+run_through: true
 steps:
   - {key: load, task: shop.add, args: [1, 2], queue: q, timeout: 30}
   - key: each

@@ -54,6 +54,11 @@ def test_a_signature_is_one_step() -> None:
     ]
 
 
+def test_a_canvas_can_be_run_through() -> None:
+    assert Workflow.from_canvas(chain(add.s(1, 2), add.s(3)), "w", "d", run_through=True).plan.run_through
+    assert not Workflow.from_canvas(chain(add.s(1, 2), add.s(3)), "w", "d").plan.run_through
+
+
 def test_a_chain_passes_each_result_on_as_the_first_argument() -> None:
     assert steps_of(chain(add.s(1, 2), add.s(3), add.s(4))) == [
         ("add", [1, 2], []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,7 +128,10 @@ def test_a_field_written_twice_is_refused_where_it_is_repeated() -> None:
         ("{a: !!int x}", "'x' is not a int"),
         ("{<<: 5}", "<< takes a mapping, or a list of mappings"),
         ("&a [*a]\n", "nested more than 72 deep"),
-        ("[" * 100_000 + "\n", "<text>:1:73: nested more than 72 deep"),
+        ("&a {<<: *a, name: n}\n", "nested more than 72 deep"),
+        ("&a {<<: [{<<: *a}, {x: *a}]}\n", "nested more than 72 deep"),
+        ("[" * 100 + "\n", "<text>:1:73: nested more than 72 deep"),
+        ("[" * 100_000 + "\n", "nested more than 72 deep"),
         ("{a: " * 100_000 + "\n", "nested more than 72 deep"),
         ("- " * 100_000 + "\n", "nested more than 72 deep"),
     ],
@@ -142,10 +146,17 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert faults_of(path)[0].startswith(f"{path}:1:1: not YAML: ")
 
 
-def test_anchors_that_expand_to_billions_are_refused_in_time() -> None:
+def test_anchors_that_expand_to_billions_are_refused_without_expanding_them() -> None:
     lines = ["a0: &a0 [1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
-    assert any("over 1,000,000 values, anchors expanded" in fault for fault in faults_of("\n".join(lines)))
+    tracemalloc.start()
+    try:
+        faults = faults_of("\n".join(lines))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert any("over 1,000,000 values, anchors expanded" in fault for fault in faults)
+    assert peak < 5_000_000
 
 
 def test_an_anchor_and_a_merge_key_save_writing() -> None:

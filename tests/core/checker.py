@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from interlock.core.models import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep
+from interlock.core.verify import Verification, verify
 
 from .edges import EDGES, TERMINAL
 
@@ -43,9 +44,11 @@ def faults(database: Database) -> list[str]:
 
 
 def check(database: Database) -> None:
-    """Fail with everything that is wrong."""
+    """Fail with everything that is wrong; the product's own checker must not find anything either."""
     found = faults(database)
     assert not found, "\n".join(found)
+    alarms = list(verify(database, Verification()))
+    assert not alarms, "\n".join(map(str, alarms))
 
 
 def _by(rows: Sequence[Row[Any]], column: str) -> dict[str, list[Row[Any]]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from sqlalchemy import delete, event, select, update
 
 from interlock.core.columns import seconds_after
+from interlock.core.kept import KeptConnections
 from interlock.core.models import ControlCommand, StateHistory, WorkflowRun, WorkflowStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Engine, Row
+    from sqlalchemy import Connection, Engine, Row
 
     from interlock.core import Database
 
@@ -85,17 +88,59 @@ def forget_everything(database: Database) -> None:
 
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[str]]:
-    """Collect the statements that are sent to the database inside the block."""
+    """Collect the statements that are sent to the database inside the block, and the names of the prepared ones."""
     statements: list[str] = []
+    send_prepared = KeptConnections.send_prepared
 
     def collect(*event_arguments: object) -> None:
         statements.append(str(event_arguments[2]))
 
+    def collect_prepared(kept: KeptConnections, name: str, *rest: Any) -> Any:
+        statements.append(name)
+        return send_prepared(kept, name, *rest)
+
     event.listen(engine, "before_cursor_execute", collect)
     try:
-        yield statements
+        with patch.object(KeptConnections, "send_prepared", collect_prepared):
+            yield statements
     finally:
         event.remove(engine, "before_cursor_execute", collect)
+
+
+@dataclass
+class Traffic:
+    """What a block of code sends to a database; a prepared statement is its own transaction."""
+
+    statements: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed."""
+        return len(self.ends)
+
+
+@contextmanager
+def traffic(engine: Engine) -> Iterator[Traffic]:
+    """Collect statements as `counted` does, but for SQLite's BEGIN, which is one, and commits."""
+    sent = Traffic()
+    send_prepared = KeptConnections.send_prepared
+
+    def note_prepared(*arguments: Any) -> Any:
+        answer = send_prepared(*arguments)
+        sent.ends.append(arguments[1])
+        return answer
+
+    def committed(_: Connection) -> None:
+        sent.ends.append("COMMIT")
+
+    event.listen(engine, "commit", committed)
+    try:
+        with patch.object(KeptConnections, "send_prepared", note_prepared), counted(engine) as sent.statements:
+            yield sent
+    finally:
+        event.remove(engine, "commit", committed)
+        sent.statements = [statement for statement in sent.statements if not statement.startswith("BEGIN")]
 
 
 def steps(*keys: str, **options: object) -> list[dict[str, Any]]:

@@ -302,14 +302,14 @@ def test_a_request_that_cannot_be_decided_keeps_no_other_from_its_deadline(
     runs = [enqueue(controller, gate(deadline_s=60, default="approve")) for _ in range(2)]
     for run_id in runs:
         make_overdue(unchecked_database, run_id)
-    decide_one = sweeper._decide_one
+    decide_one = sweeper._overdue.decide
 
     def refuse_the_first(run_id: str, request_id: str) -> bool:
         if run_id == runs[0]:
             raise CommandRefused("approve", "no")
         return decide_one(run_id, request_id)
 
-    monkeypatch.setattr(sweeper, "_decide_one", refuse_the_first)
+    monkeypatch.setattr(sweeper._overdue, "decide", refuse_the_first)
     assert sweeper.sweep().decided == 1
     assert [rows.run(run_id).status for run_id in runs] == ["waiting_approval", "completed"]
 

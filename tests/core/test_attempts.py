@@ -326,7 +326,6 @@ def test_an_attempt_interrupted_by_the_pause_is_replaced_once_it_has_ended(
     row = rows.step(run_id, "a")
     assert (row.status, row.attempt, row.drain_task_id) == ("running", 2, old.task_id)
     assert worker.queue == []
-    assert sweeper.redispatch(everything=True) == 0
     assert not sweeper.sweep()
     assert worker.attempts.fail(old, INTERRUPTED) is Report.RECORDED
     assert worker.queued == ["a"]

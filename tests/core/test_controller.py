@@ -259,24 +259,17 @@ def test_the_deadline_is_frozen_while_paused(controller: WorkflowController, swe
 # what can be asked, against what happens
 
 
-def _in_state(state: str, controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> str:
-    """A run that got into `state` by the verbs; `waiting_approval` and `planning` by the state machine."""
-    from interlock.core import StateMachine  # noqa: PLC0415 - only here
-
-    machine = StateMachine(controller._session, "workflow_run")
+def _in_state(state: str, controller: WorkflowController, worker: WorkerDouble) -> str:
+    """A run that got into `state` by the verbs."""
     if state in ("draft", "planning"):
         run_id = controller.create_workflow("x", plan=steps("a")).id
         if state == "planning":
-            machine.transition_to(run_id, "planning")
+            controller.begin_planning(run_id)
         return run_id
-    run_id = controller.enqueue_workflow(steps("a"), task_description="x")
+    plan = steps("a") if state != "waiting_approval" else [{"key": "a", "approval": True}]
+    run_id = controller.enqueue_workflow(plan, task_description="x")
     if state == "paused":
         controller.pause_workflow(run_id)
-    elif state == "waiting_approval":
-        worker.claim("a")
-        step_machine = StateMachine(controller._session, "workflow_step")
-        step_machine.transition_to(rows.step(run_id, "a").id, "waiting_approval")
-        machine.transition_to(run_id, "waiting_approval")
     elif state == "completed":
         worker.run("a")
     elif state == "failed":
@@ -301,7 +294,7 @@ def test_every_can_agrees_with_what_the_call_does(
     }
     target = {"pause": "paused", "resume": "executing", "cancel": "cancelled"}
     for verb, possible in expected.items():
-        run_id = _in_state(state, controller, worker, rows)
+        run_id = _in_state(state, controller, worker)
         assert rows.run(run_id).status == state
         assert getattr(controller, f"can_{verb}")(run_id) is possible
         before = rows.history(run_id)
@@ -355,7 +348,7 @@ def test_no_method_shows_or_moves_anything_of_another_session(
     state: str,
 ) -> None:
     theirs, mine = WorkflowController(session, "theirs"), WorkflowController(session, "mine")
-    run_id = _in_state(state, theirs, worker, rows)
+    run_id = _in_state(state, theirs, worker)
     before = rows.count(), rows.run(run_id)
     for call in _moving_calls(mine, run_id):
         with pytest.raises(RunNotFound):

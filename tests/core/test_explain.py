@@ -11,6 +11,7 @@ from interlock.core.columns import seconds_after
 from interlock.core.errors import RunNotFound
 from interlock.core.explain import explain
 from interlock.core.guard_rules import GuardRule, GuardRules
+from interlock.core.onward import Onward, kind_of
 from interlock.core.outcomes import Failure
 
 from .rows import counted, step, steps
@@ -188,6 +189,18 @@ def test_a_held_step_says_by_whom_since_when_and_how_far_it_is(
     _says(_only(why(run_id), "held"), "has not been heard of", "calls the attempt lost")
 
 
+def test_a_step_that_a_process_came_to_without_a_message_says_on_which_it_came(
+    controller: WorkflowController, worker: WorkerDouble, why: Why
+) -> None:
+    plan = {"steps": [step("a"), step("b", "a")], "run_through": True}
+    run_id = controller.enqueue_workflow(plan, task_description="x")
+    worker.claim("a")
+    worker.go_on("a", Onward("the-message", "token", frozenset({kind_of("tasks.b", None)})))
+    reason = _only(why(run_id), "held")
+    _says(reason, "Step b is run by worker@1", "its process came to it on the message the-message")
+    assert reason["carrier"] == "the-message"
+
+
 def test_a_failed_step_says_why_and_when_it_is_tried_again(
     controller: WorkflowController, worker: WorkerDouble, why: Why
 ) -> None:
@@ -297,9 +310,10 @@ def test_a_timer_that_nobody_looks_at_says_that_no_engine_runs(
 
 def test_a_step_that_nobody_sent_waits_for_the_next_sweep(controller: WorkflowController, why: Why, rows: Rows) -> None:
     run_id = controller.enqueue_workflow(steps("a"), task_description="x")
+    sent = rows.step(run_id, "a").task_id
     rows.set_step(run_id, "a", attempt=0, task_id=None, dispatch_check_at=None)
     _says(_only(why(run_id), "ready"), "the engine does it at its next sweep")
-    rows.set_step(run_id, "a", attempt=1, dispatch_check_at=seconds_after(5))
+    rows.set_step(run_id, "a", attempt=1, task_id=sent, dispatch_check_at=seconds_after(5))
 
 
 # large runs

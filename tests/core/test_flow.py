@@ -315,3 +315,18 @@ def test_a_run_in_which_everything_is_skipped_completes(controller: WorkflowCont
     run_id = _enqueue(controller, step("a", when="input"), step("b", "a"), step("c", "b"))
     assert rows.run(run_id).status == "completed"
     assert set(rows.states(run_id).values()) == {"skipped"}
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+def test_a_run_whose_steps_were_counted_wrong_does_not_end_before_its_last_step(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, counted: int
+) -> None:
+    """Rows that another program has written, or an older version: the end is looked at before it is believed."""
+    run_id = controller.enqueue_workflow([step("a"), step("b"), step("c", "b")], task_description="x")
+    rows.set_run(run_id, open_steps=counted)
+    worker.run("a")
+    assert (rows.run(run_id).status, rows.run(run_id).open_steps) == ("executing", 2)
+    worker.run("b")
+    assert rows.run(run_id).status == "executing"
+    worker.run("c")
+    assert rows.run(run_id).status == "completed"

@@ -181,6 +181,8 @@ def test_an_empty_list_attaches_nothing(written: Callable[[str], Path]) -> None:
         (GOOD, "", "1:1", "the file is empty"),
         (GOOD, "[]", "1:1", "file: must be an object with guards"),
         (GOOD, "guards: \x00", "1:1", "not YAML"),
+        (GOOD, "[" * 100, "1:73", "nested more than 72 deep"),
+        (GOOD, "- " * 100_000, "1:145", "nested more than 72 deep"),
     ],
 )
 def test_a_mistake_is_refused_at_load_with_its_place_and_what_was_meant(

@@ -78,6 +78,31 @@ def test_more_than_ten_items_are_joined_by_number_and_not_by_name(
     assert rows.step(run_id, "m").result == [n * n for n in range(23)]
 
 
+@pytest.mark.parametrize("recounted", [False, True])
+def test_what_else_a_map_came_after_is_not_taken_for_one_of_its_items(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, *, recounted: bool
+) -> None:
+    """It began because one predecessor had failed, and another one settles while its items are in work."""
+    plan = [
+        step("bad", on_failure="continue"),
+        step("slow"),
+        mapped(after="bad slow", over="input", trigger="any_failed"),
+    ]
+    run_id = controller.enqueue_workflow({"steps": plan, "task_description": "x"}, input=[1, 2, 3])
+    worker.run_failing("bad")
+    if recounted:
+        controller.pause_workflow(run_id)
+        worker.queue.clear()
+        controller.resume_workflow(run_id)
+    worker.run("slow")
+    worker.run("m.0", 10)
+    worker.run("m.1", 20)
+    assert (rows.step(run_id, "m").open_deps, rows.states(run_id)["m"]) == (1, "running")
+    worker.run("m.2", 30)
+    assert rows.step(run_id, "m").result == [10, 20, 30]
+    assert rows.run(run_id).status == "completed"
+
+
 def test_an_empty_list_completes_at_once(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> None:
     run_id = expanded(controller, worker, [])
     assert (rows.states(run_id)["m"], rows.step(run_id, "m").result) == ("completed", [])

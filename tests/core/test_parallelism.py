@@ -320,6 +320,26 @@ def test_a_retry_by_hand_waits_for_a_place(
     assert rows.run(run_id).status == "completed"
 
 
+def test_of_two_retries_asked_for_while_paused_the_first_has_the_place_at_the_resume(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    sweeper: Sweeper,
+    rows: Rows,
+) -> None:
+    run_id = _enqueue(controller, 1, *steps("a", "b", on_failure="pause"))
+    worker.run_failing("a")
+    controller.resume_workflow(run_id)
+    worker.run_failing("b")
+    for key in "ab":
+        controller.retry_step(run_id, key)
+    controller.resume_workflow(run_id)
+    assert worker.queued == ["a"]
+    worker.run("a")
+    sweeper.sweep()
+    worker.run("b")
+    assert rows.run(run_id).status == "completed"
+
+
 # what it costs
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from interlock.core.retry import GiveUp, Retry, RetryPolicy, decide, delay_s, exception_names
+from interlock.core.retry import GiveUp, Retry, RetryPolicy, Tally, decide, delay_s, exception_names
 
 POLICY = RetryPolicy(max_attempts=3, initial_delay_s=2, multiplier=3, max_delay_s=10, jitter=0)
 
@@ -36,9 +36,22 @@ def test_failures_do_not_use_up_the_lost_workers() -> None:
     assert isinstance(decide(POLICY, failures=2, lost=1, kind="worker_lost"), Retry)
 
 
-@pytest.mark.parametrize("kind", ["shutdown", "interrupted"])
-def test_what_is_not_the_steps_doing_counts_against_nothing(kind: Literal["shutdown", "interrupted"]) -> None:
+@pytest.mark.parametrize("kind", ["shutdown", "interrupted", "revoked"])
+def test_what_is_not_the_steps_doing_counts_against_nothing(
+    kind: Literal["shutdown", "interrupted", "revoked"],
+) -> None:
     assert decide(RetryPolicy(), failures=99, lost=99, kind=kind) == Retry(0.0)
+    assert Tally(1, 2, 3).after(kind) == Tally(1, 2, 3)
+
+
+def test_a_tasks_own_retry_comes_after_its_countdown_and_counts_by_itself() -> None:
+    assert decide(RetryPolicy(), failures=99, lost=99, kind="celery_retry", countdown_s=7.5) == Retry(7.5)
+    assert Tally().after("celery_retry") == Tally(celery_retries=1)
+
+
+def test_what_cannot_be_sent_is_never_tried_again_whatever_the_policy() -> None:
+    assert decide(POLICY, failures=1, lost=0, kind="unusable") == GiveUp("it cannot succeed")
+    assert Tally().after("unusable") == Tally(failures=1)
 
 
 @pytest.mark.parametrize("kind", ["error", "timeout"])

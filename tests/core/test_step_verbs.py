@@ -316,6 +316,55 @@ def test_several_intents_are_done_at_one_resume(
     assert rows.run(run_id).status == "completed"
 
 
+@pytest.mark.parametrize("trigger", ["all_completed", "all_settled"])
+@pytest.mark.parametrize("verbs", [("settle", "settle"), ("settle", "retry"), ("retry", "settle")])
+def test_a_join_waits_for_every_intent_whatever_their_order(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+    trigger: str,
+    verbs: tuple[str, str],
+) -> None:
+    """What is settled first must not have the join decided by a failure that is about to be corrected as well."""
+    run_id = _enqueue(controller, *steps("a", "b", on_failure="pause"), step("z", "a b", trigger=trigger))
+    for key in "ab":
+        worker.claim(key)
+    worker.fail("a")
+    worker.fail("b")
+    controller.resume_workflow(run_id)
+    assert rows.states(run_id) == {"a": "failed", "b": "failed", "z": "pending"}
+    for verb, key in zip(verbs, "ab", strict=True):
+        _ask(controller, verb, run_id, key)
+    controller.resume_workflow(run_id)
+    if "retry" in verbs:
+        again = "ab"[verbs.index("retry")]
+        assert worker.queued == [again]
+        worker.run(again)
+    assert worker.queued == ["z"]
+    worker.run("z")
+    assert rows.run(run_id).status == "completed"
+
+
+def test_intents_that_a_new_pause_has_overtaken_are_done_at_the_next_resume(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+) -> None:
+    run_id = _enqueue(controller, *steps("a", "b", "c", on_failure="pause"), step("z", "b c"))
+    for key in "abc":
+        worker.claim(key)
+    worker.fail("b")
+    worker.fail("a")  # late: it pauses the run again before b's turn has come
+    controller.settle_step(run_id, "b", 1)
+    controller.resume_workflow(run_id)
+    assert (rows.run(run_id).status, rows.run(run_id).open_steps) == ("paused", 3)
+    controller.settle_step(run_id, "a", 1)
+    controller.resume_workflow(run_id)
+    worker.complete("c")
+    worker.run("z")
+    assert rows.run(run_id).status == "completed"
+
+
 def test_a_retry_asked_for_while_paused_is_forgotten_when_the_run_is_cancelled(
     controller: WorkflowController,
     worker: WorkerDouble,

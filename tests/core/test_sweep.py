@@ -17,7 +17,7 @@ from interlock.core.settings import Settings
 from interlock.core.sweep import Sweeper, Swept
 from interlock.core.unit_of_work import UnitOfWork
 
-from .rows import Rows, counted, step, steps
+from .rows import Rows, step, steps
 from .worker_double import WorkerDouble
 
 if TYPE_CHECKING:
@@ -115,44 +115,6 @@ def test_a_retry_whose_message_is_lost_is_sent_again(
     assert worker.queue == [second]
 
 
-@pytest.mark.usefixtures("database")
-def test_after_the_broker_has_lost_everything_all_unclaimed_attempts_can_be_sent_at_once(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-) -> None:
-    _enqueue(controller, "a", "b", "c")
-    paused = _enqueue(controller, "d")
-    controller.pause_workflow(paused)
-    worker.claim("a")
-    worker.queue.clear()
-    assert sweeper.redispatch(everything=True) == 2
-    assert worker.queued == ["b", "c"]
-
-
-@pytest.mark.usefixtures("database")
-def test_a_batch_of_lost_messages_is_one_statement_whatever_its_size(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-    unchecked_database: Database,
-) -> None:
-    keys = [f"s{n}" for n in range(25)]
-    run_id = _enqueue(controller, *keys)
-    for key in keys:
-        rows.make_due(run_id, key, "dispatch_check_at")
-    worker.queue.clear()
-    with counted(unchecked_database.engine) as statements:
-        assert sweeper.redispatch(10) == 10
-    assert len(statements) <= 2  # SQLite begins in a statement of its own
-    assert len(worker.queue) == 10
-    assert sweeper.redispatch(10) == 10
-    assert sweeper.redispatch(10) == 5
-    assert sorted(worker.queued) == sorted(keys)
-    assert not sweeper.sweep(batch=10)
-
-
 # dead workers
 
 
@@ -216,14 +178,16 @@ def test_a_lease_of_a_step_that_was_moved_by_hand_is_not_taken_for_a_lost_worker
 @pytest.mark.usefixtures("database")
 def test_one_run_in_trouble_does_not_keep_the_others_from_being_swept(
     controller: WorkflowController,
-    sweeper: Sweeper,
+    unchecked_database: Database,
     worker: WorkerDouble,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Archived between the scan and the lock, or moved by a newer version."""
+    """Archived between the scan and the lock, or moved by a newer version. It is tried again after a pause."""
+    now = 0.0
+    sweeper = Sweeper(unchecked_database, Settings(), clock=lambda: now)
     options = {"retry": {"max_attempts": 2, "initial_delay_s": 60.0}}
-    rows = Rows(sweeper._database)
+    rows = Rows(unchecked_database)
     runs = [_enqueue(controller, "a", "b", **options) for _ in range(3)]
     for run_id in runs:
         worker.run_failing("a")
@@ -241,6 +205,8 @@ def test_one_run_in_trouble_does_not_keep_the_others_from_being_swept(
         patch.setattr(UnitOfWork, "lock", lock_others)
         assert sweeper.sweep() == Swept(lost=2, retried=2)
     assert caplog.text.count(f"could not sweep the workflow {runs[0]}") == 2
+    assert not sweeper.sweep()
+    now = Settings().sweep_s
     assert sweeper.sweep() == Swept(lost=1, retried=1)
 
 
@@ -368,26 +334,10 @@ def test_a_sweeper_that_acts_on_a_stale_read_changes_nothing(
 
     settings = Settings()
     renew_leases(unchecked_database, settings, [ref.task_id])
-    assert sweeper._expire(stale) is False
+    assert sweeper._overdue.expire(stale) is False
     assert Attempts(unchecked_database, settings).complete(ref, 1) is Report.RECORDED
-    assert sweeper._expire(stale) is False
+    assert sweeper._overdue.expire(stale) is False
     assert rows.run(run_id).status == "completed"
-
-
-def test_a_sweep_sends_no_more_again_than_the_pace_allows(
-    controller: WorkflowController,
-    worker: WorkerDouble,
-    rows: Rows,
-    database: Database,
-) -> None:
-    keys = [f"s{n}" for n in range(25)]
-    run_id = _enqueue(controller, *keys)
-    for key in keys:
-        rows.make_due(run_id, key, "dispatch_check_at")
-    worker.queue.clear()
-    paced = Sweeper(database, Settings(redispatch_rate=20, sweep_s=0.5))
-    assert paced.sweep(batch=4).redispatched == 10
-    assert len(worker.queue) == 10
 
 
 def test_outcomes_of_commands_are_forgotten_after_their_time(database: Database) -> None:

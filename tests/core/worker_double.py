@@ -11,6 +11,7 @@ from interlock.core.outcomes import Failure
 if TYPE_CHECKING:
     from interlock.core import Database, StateChange
     from interlock.core.events import Dispatch, Effects, Interrupt
+    from interlock.core.onward import Onward
     from interlock.core.settings import Settings
 
 
@@ -64,6 +65,14 @@ class WorkerDouble:
     def complete(self, key: str, result: object = None) -> Report:
         """Report the result of a held attempt."""
         return self.attempts.complete(self.held.pop(key), result)
+
+    def go_on(self, key: str, onward: Onward, result: object = None) -> str | None:
+        """Report the result of a held attempt and offer to go on; returns the key of the step that is held now."""
+        _, taken = self.attempts.complete_and_go_on(self.held.pop(key), result, onward)
+        if taken is None:
+            return None
+        self.held[taken.key] = AttemptRef(taken.run_id, taken.step_id, taken.task_id, onward.token)
+        return taken.key
 
     def fail(self, key: str, failure: Failure | None = None) -> Report:
         """Report the failure of a held attempt, an error by default."""

@@ -51,7 +51,7 @@ def test_the_schema_describes_every_field() -> None:
     "document",
     [
         _document(),
-        _document(deadline_s=3600, max_parallel=4, on_external_revoke="pause"),
+        _document(deadline_s=3600, max_parallel=4, on_external_revoke="pause", run_through=True),
         _document(steps=[{**_STEP, "retry": {"max_attempts": 3}, "timeout": 30, "queue": "q", "when": "input.x"}]),
         _document(steps=[{**_STEP, "map": "input.items"}]),
         _document(steps=[{**_STEP, "map": {"over": "input.items", "max_parallel": 2}}]),

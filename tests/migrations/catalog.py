@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ _POSTGRESQL = {
     """,
     "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE tablename = ANY(:ours)",
 }
+_ADDED = re.compile(r", (?=\w+ \w+\(\d+\), *$)", re.MULTILINE)
 _LEFT_BEHIND = {
     "sqlite": "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
     "postgresql": """
@@ -83,9 +85,9 @@ def definitions(url: str) -> dict[str, list[str]]:
 
 def _sqlite_definitions(connection: Connection) -> dict[str, list[str]]:
     query = text("SELECT name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
-    # One column or constraint per line; their order is of no account.
+    # One column or constraint per line; their order is of no account. SQLite writes a column that was added on the line of another.
     return {
-        row.name: sorted(line.strip().rstrip(", ") for line in row.sql.splitlines())
+        row.name: sorted(line.strip().rstrip(", ") for line in _ADDED.sub(",\n", row.sql).splitlines())
         for row in connection.execute(query)
         if row.tbl_name in OURS
     }

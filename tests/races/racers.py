@@ -85,6 +85,16 @@ class Racer:
         with self._database.session() as session:
             getattr(WorkflowController(session, settings=self._settings), f"{name}_workflow")(run_id)
 
+    def approve(self, run_id: str, key: str) -> None:
+        """Approve a step."""
+        with self._database.session() as session:
+            WorkflowController(session, settings=self._settings).approve_step(run_id, key)
+
+    def retry(self, run_id: str, key: str) -> None:
+        """Have a failed step run again."""
+        with self._database.session() as session:
+            WorkflowController(session, settings=self._settings).retry_step(run_id, key)
+
     def enqueue(self, key: str) -> str:
         """Enqueue a run of one step under an idempotency key; the answer is its id."""
         with self._database.session() as session:

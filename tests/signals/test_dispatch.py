@@ -11,8 +11,9 @@ from kombu.exceptions import OperationalError
 from interlock.core.database import open_database
 from interlock.core.events import Dispatch
 from interlock.core.settings import Settings
-from interlock.signals.dispatch import Dispatcher, message_options
+from interlock.signals.dispatch import Dispatcher
 from interlock.signals.header import HEADER, read_header
+from interlock.signals.messages import message_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

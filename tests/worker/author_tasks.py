@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 
 from interlock import Client, Step, StepInterrupted, Workflow, current_step
-from tests.worker.tasks_app import app, note, pass_gate
+from tests.worker.bodies import note, pass_gate
+from tests.worker.tasks_app import app
 
 if TYPE_CHECKING:
     from interlock import CurrentStep

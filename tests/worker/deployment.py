@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,7 @@ from interlock.core.settings import Settings
 from tests.servers import ROOT, CeleryWorker, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import Row
@@ -65,6 +66,21 @@ class Ledger:
         """How often anybody noted this."""
         return sum(f" {what} " in entry for entry in self._redis.lrange("ledger", 0, -1))
 
+    def effects(self) -> list[dict[str, Any]]:
+        """What `bodies.recorded` wrote of every body, in order: step_id, task_id, pid, what (begin, end, raise), result."""
+        return [json.loads(entry) for entry in self._redis.lrange("effects", 0, -1)]
+
+    @contextmanager
+    def tampered(self) -> Iterator[list[dict[str, Any]]]:
+        """The effects, to be changed for the length of a block: what is in the list is what `effects` returns."""
+        before = self.effects()
+        changed = list(before)
+        self.effects = lambda: changed  # type: ignore[method-assign] # undone below
+        try:
+            yield changed
+        finally:
+            del self.effects
+
     def wait_for(self, step_id: str, what: str, times: int = 1) -> None:
         """Wait until a step's bodies have noted this."""
         wait_until(
@@ -85,12 +101,23 @@ class Ledger:
 class Deployment:
     """Servers, a database, workers, and a producer's view of them."""
 
-    def __init__(self, broker: RedisServer, events: RedisServer, database_url: str, folder: Path) -> None:
+    def __init__(
+        self,
+        broker: RedisServer,
+        events: RedisServer,
+        database_url: str,
+        folder: Path,
+        *,
+        ledger: RedisServer | None = None,
+        app: str = APP,
+    ) -> None:
         self.broker = broker
+        self.app_path = app
         self.events = events
         self.database_url = database_url
         self.folder = folder
-        self.ledger = Ledger(broker.url(3))
+        self._ledger_url = (ledger or broker).url(3)
+        self.ledger = Ledger(self._ledger_url)
         self.database: Database = open_database(database_url)
         self.workers: list[CeleryWorker] = []
         self._stack = ExitStack()
@@ -106,7 +133,7 @@ class Deployment:
             "INTERLOCK_REDIS_URL": self.events.url(0),
             "INTERLOCK_DATABASE_URL": self.database_url,
             "TEST_RESULTS_URL": self.broker.url(2),
-            "TEST_LEDGER_URL": self.broker.url(3),
+            "TEST_LEDGER_URL": self._ledger_url,
             "PYTHONPATH": str(ROOT),
         }
 
@@ -126,9 +153,9 @@ class Deployment:
         self._stack.callback(app.close)
         return app
 
-    def remote_client(self, **options: Any) -> Client:
+    def remote_client(self, command_timeout_s: float = 5, **options: Any) -> Client:
         """A client that has the broker and Redis, and no database."""
-        settings = Settings.load(None, {}, command_timeout_s=5, watch_poll_s=1)
+        settings = Settings.load(None, {}, command_timeout_s=command_timeout_s, watch_poll_s=1)
         urls = {"broker_url": self.broker.url(0), "redis_url": self.events.url(0)}
         return Client(**{"settings": settings, "actor": "remote", **urls, **options})
 
@@ -138,7 +165,7 @@ class Deployment:
         *,
         concurrency: int = 2,
         args: Iterable[str] = (),
-        app: str = APP,
+        app: str | None = None,
         cwd: Path = ROOT,
         **environment: str,
     ) -> CeleryWorker:
@@ -146,7 +173,7 @@ class Deployment:
         temporary = self.folder / f"{name}-tmp"
         temporary.mkdir()
         worker = CeleryWorker(
-            app,
+            app or self.app_path,
             log=self.folder / f"{name}.log",
             concurrency=concurrency,
             env={**self.environment, "TMPDIR": str(temporary), **environment},
@@ -223,6 +250,10 @@ class Deployment:
         return ids
 
     # --- life
+
+    def on_exit(self, act: Callable[[], object]) -> None:
+        """Call `act` at the end, while servers and database are still there."""
+        self._stack.callback(act)
 
     def __enter__(self) -> Self:
         """Return it; nothing is started yet."""

@@ -6,19 +6,17 @@ gives the addresses in the environment.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from contextlib import closing
 from typing import Any, Self
 
-from celery import Celery, Task, current_task, shared_task
+from celery import Celery, Task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
-from redis import Redis
 
 from interlock import install
-
-GATE_TIMEOUT_S = 30
+from tests.worker.bodies import note, pass_gate
 
 app = Celery("tests_worker", broker=os.environ.get("INTERLOCK_BROKER_URL"), backend=os.environ.get("TEST_RESULTS_URL"))
 app.conf.update(
@@ -30,32 +28,6 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("TEST_SOFT_SHUTDOWN_S", "0")),
 )
 install(app)
-
-
-def _ledger() -> Redis:
-    # A body waits at its gate for longer than the client would wait for an answer by itself.
-    return Redis.from_url(os.environ["TEST_LEDGER_URL"], decode_responses=True, socket_timeout=None)
-
-
-def _identity() -> str:
-    """The step's id, which is its idempotency key; the Celery id of a task that is no step."""
-    request = current_task.request
-    return str((getattr(request, "interlock", None) or {}).get("step_id", request.id))
-
-
-def note(what: str) -> int:
-    """Append to the ledger of the step that runs here; returns how long it is now."""
-    with closing(_ledger()) as redis:
-        redis.rpush("ledger", f"{_identity()} {what} {os.getpid()}")
-        return int(redis.rpush(f"ledger:{_identity()}", what))
-
-
-def pass_gate(name: str) -> None:
-    """Wait until the test opens the gate."""
-    with closing(_ledger()) as redis:
-        if redis.blmove(f"gate:{name}", f"gate:{name}", GATE_TIMEOUT_S) is None:
-            message = f"nobody opened the gate {name}"
-            raise TimeoutError(message)
 
 
 # --- bodies that wait and can be told to stop
@@ -193,6 +165,25 @@ def gives_up(self: Task) -> None:
     raise self.retry(exc=KeyError("always"))
 
 
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def goes_on(self: Task, how: str) -> Any:
+    """Ask for another try the first time, and go on all the same; or ask each time."""
+    count = note("try")
+    if count > 1 and how != "always":
+        return count
+    if how == "swallow":
+        try:
+            self.retry(args=("swallow",))
+        except Exception:  # noqa: BLE001 - the point
+            return "too early"
+    self.retry(throw=False)
+    if how == "raise":
+        raise ValueError(how)
+    if how == "ignore":
+        raise Ignore
+    return "too early"
+
+
 class Order(BaseModel):
     """What comes in."""
 
@@ -234,6 +225,22 @@ def ignores_result(a: int) -> int:
 def acks_late(a: int) -> int:
     note("acks_late")
     return a
+
+
+# --- what a process holds
+
+
+@app.task
+def collect(*, automatically: bool) -> None:
+    """Collect garbage; from now on by itself, or not."""
+    gc.collect()
+    (gc.enable if automatically else gc.disable)()
+
+
+@app.task
+def outlived(name: str) -> int:
+    """How many objects of a class there are, garbage included that nobody has collected."""
+    return sum(type(each).__qualname__ == name for each in gc.get_objects())
 
 
 # --- what goes wrong

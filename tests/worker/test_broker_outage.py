@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
+from redis import Redis
+
 from interlock import Step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, Ledger, task_name
@@ -39,5 +42,36 @@ def test_a_body_that_outlives_the_brokers_outage_is_not_run_again(deployment: De
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert ledger.of(step_id).count("begin") == 1
     assert deployment.step(run_id).attempt == 1
+    ledger.close()
+    worker.terminate()
+
+
+@pytest.mark.parametrize("copies", ["true", "false"])
+def test_a_worker_that_has_taken_more_than_it_runs_survives_the_loss_of_the_broker(
+    deployment: Deployment, copies: str
+) -> None:
+    """Celery's MAIN would end, and every body with it, while it gives back to a broker that is gone what it has not begun."""
+    place = deployment.events.url(3)
+    worker = deployment.worker(
+        f"ahead-{copies}",
+        concurrency=1,
+        args=("--prefetch-multiplier", "8"),
+        TEST_LEDGER_URL=place,
+        INTERLOCK_BROKER_COPIES=copies,
+    )
+    ledger, shut = Ledger(place), uuid4().hex
+    run_id = deployment.enqueue(*(Step(key, task_name("hold"), (shut,)) for key in ("a", "b", "c")))
+    ids = {key: deployment.step_id(run_id, key) for key in ("a", "b", "c")}
+    with Redis.from_url(deployment.broker.url(0)) as redis:
+        wait_until(lambda: redis.llen("celery") == 0, DEADLINE_S, "every message is taken")
+        ledger.wait_for(ids["a"], "begin")
+        assert (redis.hlen("unacked") > 0) is (copies == "true")
+    deployment.broker.kill()
+    wait_until(lambda: "Trying again in" in worker.output or not worker.running, DEADLINE_S, "the loss is noticed")
+    deployment.broker.start()
+    ledger.open_gate(shut)
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+    assert worker.running
+    assert [ledger.of(step_id).count("begin") for step_id in ids.values()] == [1, 1, 1]
     ledger.close()
     worker.terminate()

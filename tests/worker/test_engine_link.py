@@ -84,7 +84,7 @@ def supervisor() -> Iterator[Supervisor]:
     """A supervisor without a worker around it, whose link is a `_Link`."""
     app = Celery("worker", set_as_current=False)
     pool = SimpleNamespace(__module__="celery.concurrency.prefork")
-    supervisor = Supervisor(SimpleNamespace(app=app, pool_cls=pool))
+    supervisor = Supervisor(SimpleNamespace(app=app, pool_cls=pool, time_limit=None, soft_time_limit=None))
     supervisor._link = _Link()  # type: ignore[assignment]
     yield supervisor
     supervisor.close()

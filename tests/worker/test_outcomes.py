@@ -59,6 +59,23 @@ def test_a_failure_is_retried_as_the_policy_says(deployment: Deployment) -> None
     assert (status, deployment.step(run_id).failures) == ("failed", 1)
 
 
+@pytest.mark.parametrize("how", ["return", "swallow", "raise", "ignore"])
+def test_a_body_that_asks_for_a_retry_and_goes_on_is_run_again(deployment: Deployment, how: str) -> None:
+    """`self.retry(throw=False)`: Celery has sent the next try by then, and its result is the one that stays."""
+    run_id, status = deployment.run(Step("a", task_name("goes_on"), (how,)))
+    assert status == "completed"
+    step = deployment.step(run_id)
+    assert (step.result, step.attempt, step.failures, step.celery_retries) == (2, 2, 0, 1)
+    assert deployment.moves(run_id) == ["pending", "running", "failed", "running", "completed"]
+
+
+def test_the_tasks_own_limit_bounds_retries_that_raise_nothing(deployment: Deployment) -> None:
+    run_id, status = deployment.run(Step("a", task_name("goes_on"), ("always",)))
+    assert status == "failed"
+    assert "MaxRetriesExceededError" in deployment.step(run_id).error
+    assert deployment.ledger.of(deployment.step_id(run_id)) == ["try", "try"]
+
+
 @pytest.mark.parametrize(
     ("task", "args", "named"),
     [
