@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from interlock.core.faultpoints import FaultRule, injected
+from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="module", autouse=True)
 def _worker(deployment: Deployment) -> None:
     """For steps whose worker lives on."""
-    deployment.worker("events")
+    deployment.worker("events", INTERLOCK_LEASE_S=LONG_LEASE_S)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from redis import Redis
 
 from interlock import Client, Workflow
 from interlock.core.faultpoints import FaultRule
+from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate
@@ -45,7 +46,7 @@ def _worker(
     deployment: Deployment, queue: str, name: str = "", *, prefetch: int = 1, **environment: str
 ) -> CeleryWorker:
     args = ("--queues", queue, "--prefetch-multiplier", str(prefetch))
-    environment["INTERLOCK_REDISPATCH_S"] = str(REDISPATCH_S)
+    environment = {"INTERLOCK_LEASE_S": LONG_LEASE_S, "INTERLOCK_REDISPATCH_S": str(REDISPATCH_S), **environment}
     return deployment.worker(f"{queue}{name}", concurrency=1, args=args, **environment)
 
 
@@ -83,7 +84,7 @@ def test_what_a_worker_has_taken_and_not_begun_is_not_sent_again_until_the_worke
 ) -> None:
     """F6, F10: four messages wait in a busy worker, whose queue is empty; it dies, and Redis would keep them for an hour."""
     plan = fault_plan(FaultRule(place="missing.asked", times=None))
-    victim = _worker(deployment, queue, "-victim", prefetch=4, **plan.environment())
+    victim = _worker(deployment, queue, "-victim", prefetch=4, INTERLOCK_LEASE_S="5", **plan.environment())
     with gate(deployment, queue) as shut:
         run_id = _enqueue(producer, *(held(f"s{number}", shut, number, queue=queue) for number in range(4)))
         deployment.begun(run_id, ["s0"])
