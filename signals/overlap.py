@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["at_end", "begun", "ending"]
+__all__ = ["at_end", "begun", "ending", "in_tracer"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("interlock.receivers")
 
 _due: list[Callable[[], object]] | None = None
+_in_tracer = False
 
 
 def begun(begin: Callable[[], Callable[[], T]]) -> Callable[[], T]:
@@ -51,12 +52,17 @@ def at_end(call: Callable[[], object]) -> None:
         _due.append(call)
 
 
+def in_tracer() -> bool:
+    """Whether a pool's child asks, between the beginning of a step's tracer and its end."""
+    return _in_tracer
+
+
 @contextmanager
 def ending() -> Iterator[None]:
     """Around a tracer: at its end, however it ends, call what is due then, in its order."""
-    global _due  # noqa: PLW0603 - one tracer at a time per process, and Celery's receivers have to find it
+    global _due, _in_tracer  # noqa: PLW0603 - one tracer at a time per process, and Celery's receivers have to find it
     due: list[Callable[[], object]] = []
-    _due = due
+    _due, _in_tracer = due, True
     try:
         yield
     finally:
@@ -66,6 +72,7 @@ def ending() -> Iterator[None]:
                 call()
             except Exception:  # as Celery does with what its signals' receivers raise
                 logger.exception("the end of a step failed; its lease will run out and the step is tried again")
+        _in_tracer = False
 
 
 def _raiser(error: Exception) -> Callable[[], Any]:

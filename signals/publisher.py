@@ -87,13 +87,16 @@ class EventPublisher:
         if effects.changes:
             self.publish(effects.changes, wait=len(effects.changes) > FEW)
 
-    def publish(self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = ()) -> bool:
+    def publish(
+        self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = (), hurry: bool = False
+    ) -> bool:
         """Publish changes in the given order, in one round trip per 1,000; never raises.
 
         Args:
             changes: Committed ones.
             wait: For Redis to have taken them; else only for their sending, and a failure may show at the next call.
             ahead: Commands that go out in front of them, in the same write, and whose answers are waited for in any case.
+            hurry: Not to wait for these either: see `Wire.send`, which keeps them.
 
         Returns:
             Whether Redis took all of them. False is no error: subscribers that catch up read the history.
@@ -107,7 +110,7 @@ class EventPublisher:
         subject = changes[0].workflow_id if changes else ""
         try:
             copies = fault_point("events.publish", subject) if changes else 1
-            self._send(line.wire, changes if copies == 1 else [*changes] * copies, ahead, wait=wait)
+            self._send(line.wire, changes if copies == 1 else [*changes] * copies, ahead, wait=wait, hurry=hurry)
             if changes:
                 fault_point("events.published", subject)
         except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands and the worker must go on
@@ -126,14 +129,17 @@ class EventPublisher:
         self._closed = True
         self._own_line().close()
 
-    def _send(self, wire: Wire, changes: Sequence[StateChange], ahead: Sequence[Command], *, wait: bool) -> None:
+    def _send(
+        self, wire: Wire, changes: Sequence[StateChange], ahead: Sequence[Command], *, wait: bool, hurry: bool
+    ) -> None:
         deadline = self._clock() + self._budget_s
         for start in range(0, max(len(changes), 1), CHUNK):
             if start and self._clock() > deadline:
                 msg = f"{start} of {len(changes)} events took over {self._budget_s:g} s"
                 raise TimeoutError(msg)
             commands = [*ahead, *self._commands(changes[start : start + CHUNK])]
-            wire.send(commands, wait_for=len(commands) if wait else len(ahead))
+            first = 0 if hurry else len(ahead)
+            wire.send(commands, wait_for=len(commands) if wait else first, keep=len(ahead))
             ahead = ()
 
     def _commands(self, changes: Sequence[StateChange]) -> Iterator[Command]:

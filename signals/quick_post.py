@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from interlock.core.faultpoints import fault_point
 
+from .overlap import in_tracer
 from .publisher import FEW
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ class QuickPost:
         commands = self._dispatcher.redis_commands(dispatches, self._publisher.address)
         if commands is None:
             return False
-        # Messages first: somebody waits for them.
-        if not self._publisher.publish(effects.changes, wait=False, ahead=[command for _, command in commands]):
+        # Messages first: somebody waits for them. A child of a pool waits for nothing: what is lost goes out with its next one, and
+        # a process that ends before is one more reason for the sweeper.
+        ahead = [command for _, command in commands]
+        if not self._publisher.publish(effects.changes, wait=False, ahead=ahead, hurry=in_tracer()):
             return False
         for dispatch, _ in commands:
             fault_point("dispatch.published", dispatch.task_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from interlock.core.database import open_database
 from interlock.core.events import Dispatch, Effects, Interrupt
 from interlock.core.settings import Settings
 from interlock.signals.dispatch import Dispatcher
+from interlock.signals.overlap import ending
 from interlock.signals.publisher import FEW, EventPublisher
 from interlock.signals.quick_post import QuickPost
 
@@ -174,6 +177,35 @@ def test_after_a_restart_of_redis_messages_arrive(opened: Callable[..., Post], r
     redis_server.restart()
     post.post(Effects(changes=[change(3)], dispatches=[_due(3)]))
     assert [message["headers"]["interlock"]["key"] for message in post.fetched()][-1] == "k3"
+
+
+def test_what_a_child_has_sent_to_a_redis_that_died_of_it_goes_out_with_the_next(
+    opened: Callable[..., Post], redis_server: RedisServer
+) -> None:
+    post = opened()
+    for number in (1, 2):
+        post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
+    for number in (3, 5):
+        os.kill(redis_server.pid, signal.SIGSTOP)  # what is sent is in the socket, and nobody has read it
+        with ending():
+            post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
+        redis_server.kill()
+        redis_server.start()
+        with ending():
+            post.post(Effects(changes=[change(number + 1)], dispatches=[_due(number + 1)]))
+        assert [message["headers"]["interlock"]["key"] for message in post.fetched()] == [
+            f"k{number}",
+            f"k{number + 1}",
+        ]
+    assert post.by_kombu == 1, "the first of its kind alone"
+
+
+def test_what_a_child_has_sent_and_redis_has_taken_goes_out_once(opened: Callable[..., Post]) -> None:
+    post = opened()
+    for number in range(1, 51):
+        with ending():
+            post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
+    assert [message["headers"]["interlock"]["key"] for message in post.fetched()] == [f"k{n}" for n in range(1, 51)]
 
 
 def test_what_is_not_answered_in_time_counts_as_not_sent(
