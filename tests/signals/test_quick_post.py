@@ -232,7 +232,7 @@ def test_what_redis_goes_on_to_refuse_a_child_is_told_to_the_database(
     for number in (1, 2):
         _reported(post, number)
     told: list[str] = []
-    monkeypatch.setattr(post.dispatcher._attempts, "not_sent", told.extend)
+    monkeypatch.setattr(post.dispatcher._undelivered, "not_sent", told.extend)
     admin.config_set("maxmemory", "1")
     try:
         for number in (3, 4):
