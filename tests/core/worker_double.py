@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from interlock.core.attempts import AttemptRef, Attempts, Claim, Report
-from interlock.core.undelivered import Undelivered
 from interlock.core.outcomes import Failure
+from interlock.core.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from interlock.core import Database, StateChange

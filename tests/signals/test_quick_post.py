@@ -196,6 +196,7 @@ def test_what_a_child_has_sent_to_a_redis_that_died_of_it_is_sent_again_before_t
     for number in (1, 2):
         _reported(post, number)
     for number in (3, 5):
+        assert post.publisher.settle()
         os.kill(redis_server.pid, signal.SIGSTOP)  # what is sent is in the socket, and nobody has read it
         _reported(post, number)
         redis_server.kill()
@@ -257,6 +258,7 @@ def test_whoever_is_not_reporting_waits_for_redis_to_have_taken_it(
     post = opened()
     for number in (1, 2):
         _reported(post, number)
+    assert post.publisher.settle()
     commands = [("LPUSH", "a", "b")]
     with hanging(), ending():  # the body's own code
         assert not post.publisher.publish([change(3)], ahead=commands, wait=False, hurry=is_ending())
