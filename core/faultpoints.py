@@ -52,7 +52,7 @@ PLACES: Final = {
     "missing.asked": "broker and workers have said which messages they have, nothing is sent again",
     "command.commit": "a control command is carried out and its outcome written, nothing committed",
     "dispatch.publish": "a step's message is about to go to the broker",
-    "dispatch.published": "a step's message is with the broker",
+    "dispatch.published": "a step's message is with the broker, or on its way there",
     "events.publish": "the events of a commit are about to go to Redis",
     "events.published": "the events of a commit are with Redis",
     "interrupt.broadcast": "workers are about to be told which bodies are to stop",

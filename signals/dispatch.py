@@ -19,6 +19,7 @@ from interlock.core.errors import ExpressionError
 from interlock.core.expressions import embedded, render
 from interlock.core.faultpoints import fault_point
 from interlock.core.json_values import json_size
+from interlock.core.undelivered import Undelivered
 
 from .broker_errors import BROKER_ERRORS
 from .messages import StepMessages
@@ -57,6 +58,7 @@ class Dispatcher:
         self._database = database
         self._settings = settings
         self._attempts = Attempts(database, settings)
+        self._undelivered = Undelivered(database, settings)
         self._messages = StepMessages(app, settings)
         self._broker_down = False
 
@@ -82,7 +84,7 @@ class Dispatcher:
                 )
             self._broker_down = True
             # Some may have gone out. They are sent again all the same: a claim is granted once.
-            self._attempts.not_sent([dispatch.task_id for dispatch in dispatches])
+            self._undelivered.not_sent([dispatch.task_id for dispatch in dispatches])
             return 0
         self._broker_down = False
         for dispatch in dispatches:

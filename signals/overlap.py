@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["at_end", "begun", "ending", "in_tracer"]
+__all__ = ["at_end", "begun", "ending", "is_ending"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("interlock.receivers")
 
 _due: list[Callable[[], object]] | None = None
-_in_tracer = False
+_is_ending = False
 
 
 def begun(begin: Callable[[], Callable[[], T]]) -> Callable[[], T]:
@@ -52,27 +52,33 @@ def at_end(call: Callable[[], object]) -> None:
         _due.append(call)
 
 
-def in_tracer() -> bool:
-    """Whether a pool's child asks, between the beginning of a step's tracer and its end."""
-    return _in_tracer
+def is_ending() -> bool:
+    """Whether a pool's child is about what is due at the end of a tracer, with nobody's code around it."""
+    return _is_ending
 
 
 @contextmanager
 def ending() -> Iterator[None]:
     """Around a tracer: at its end, however it ends, call what is due then, in its order."""
-    global _due, _in_tracer  # noqa: PLW0603 - one tracer at a time per process, and Celery's receivers have to find it
+    global _due, _is_ending  # noqa: PLW0603 - one tracer at a time per process, and Celery's receivers have to find it
     due: list[Callable[[], object]] = []
-    _due, _in_tracer = due, True
+    _due = due
     try:
         yield
     finally:
-        _due = None
-        for call in due:
-            try:
-                call()
-            except Exception:  # as Celery does with what its signals' receivers raise
-                logger.exception("the end of a step failed; its lease will run out and the step is tried again")
-        _in_tracer = False
+        _due, _is_ending = None, True
+        try:
+            for call in due:
+                _call(call)
+        finally:
+            _is_ending = False
+
+
+def _call(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except Exception:  # as Celery does with what its signals' receivers raise
+        logger.exception("the end of a step failed; its lease will run out and the step is tried again")
 
 
 def _raiser(error: Exception) -> Callable[[], Any]:

@@ -96,10 +96,10 @@ class EventPublisher:
             changes: Committed ones.
             wait: For Redis to have taken them; else only for their sending, and a failure may show at the next call.
             ahead: Commands that go out in front of them, in the same write, and whose answers are waited for in any case.
-            hurry: Not to wait for these either: see `Wire.send`, which keeps them.
+            hurry: Not to wait for these either; `settle` says later whether they were taken.
 
         Returns:
-            Whether Redis took all of them. False is no error: subscribers that catch up read the history.
+            Whether Redis took all that this has waited for. False is no error: subscribers that catch up read the history.
         """
         if self._closed:
             return False
@@ -118,6 +118,10 @@ class EventPublisher:
             return False
         self._report_recovery(line)
         return True
+
+    def settle(self) -> bool:
+        """Whether Redis has taken all that was sent ahead in a hurry since the last call; waits for its answer to these."""
+        return self._own_line().wire.settle()
 
     @property
     def address(self) -> dict[str, Any]:
@@ -139,7 +143,7 @@ class EventPublisher:
                 raise TimeoutError(msg)
             commands = [*ahead, *self._commands(changes[start : start + CHUNK])]
             first = 0 if hurry else len(ahead)
-            wire.send(commands, wait_for=len(commands) if wait else first, keep=len(ahead))
+            wire.send(commands, wait_for=len(commands) if wait else first, watch=len(ahead))
             ahead = ()
 
     def _commands(self, changes: Sequence[StateChange]) -> Iterator[Command]:

@@ -3,21 +3,26 @@
 A step that completes has one message to send and one event to tell. By two clients on two connections these are two writes, two
 readings and two wake-ups of Redis; each of them costs more than what it says. Where it cannot be done like this, or just has
 failed, the dispatcher and the publisher each do their own, as they do for other brokers.
+
+A pool's child that reports a result does not even wait for Redis to have taken the messages: it looks before it has something to
+tell again, and what was refused, or lost with the connection, is given to the dispatcher then. One that has nothing more to
+tell leaves it to the engine's look for missing messages, and to the sweeper.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from interlock.core.events import Effects
 from interlock.core.faultpoints import fault_point
 
-from .overlap import in_tracer
+from .overlap import is_ending
 from .publisher import FEW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from interlock.core.events import Effects
+    from interlock.core.events import Dispatch
 
     from .dispatch import Dispatcher
     from .publisher import EventPublisher
@@ -40,9 +45,13 @@ class QuickPost:
         self._dispatcher = dispatcher
         self._publisher = publisher
         self._between = between
+        self._unanswered: Sequence[Dispatch] = ()
 
     def __call__(self, effects: Effects) -> None:
         """Send what a commit made due, and tell what it changed."""
+        unanswered, self._unanswered = self._unanswered, ()
+        if unanswered and not self._publisher.settle():
+            self._dispatcher(Effects(dispatches=list(unanswered)))
         if self._post(effects):
             return
         self._dispatcher(effects)
@@ -57,11 +66,12 @@ class QuickPost:
         commands = self._dispatcher.redis_commands(dispatches, self._publisher.address)
         if commands is None:
             return False
-        # Messages first: somebody waits for them. A child of a pool waits for nothing: what is lost goes out with its next one, and
-        # a process that ends before is one more reason for the sweeper.
-        ahead = [command for _, command in commands]
-        if not self._publisher.publish(effects.changes, wait=False, ahead=ahead, hurry=in_tracer()):
+        # Messages first: somebody waits for them.
+        ahead, hurry = [command for _, command in commands], is_ending()
+        if not self._publisher.publish(effects.changes, wait=False, ahead=ahead, hurry=hurry):
             return False
+        if hurry:
+            self._unanswered = [dispatch for dispatch, _ in commands]
         for dispatch, _ in commands:
             fault_point("dispatch.published", dispatch.task_id)
         return True

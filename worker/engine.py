@@ -26,6 +26,7 @@ from interlock.core.outcomes import Failure
 from interlock.core.redaction import RedactingFormatter
 from interlock.core.revision import require_revision
 from interlock.core.sweep import Sweeper
+from interlock.core.undelivered import Undelivered
 from interlock.signals.commands import CommandHandler
 from interlock.signals.missing_messages import MissingMessages
 from interlock.signals.runtime import Runtime, runtime_of
@@ -145,7 +146,7 @@ class Engine:
     def _unknown(self, news: dict[str, Any]) -> None:
         """A worker that does not know the task has dropped the message: let it be sent again, but not for ever."""
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
-        if self._runtime.attempts.dispatch_refused(ref):
+        if Undelivered(self._runtime.database, self._settings).dropped(ref):
             message = f"no worker knows the task {news['task']!r}: is its module imported by the workers?"
             self._runtime.attempts.fail_unstarted(ref, message)
 

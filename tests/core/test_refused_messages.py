@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("database")
 def _refused(worker: WorkerDouble, rows: Rows, run_id: str) -> bool:
     """A worker drops the step's message and says so."""
     row = rows.step(run_id, "a")
-    return worker.attempts.dispatch_refused(AttemptRef(run_id, row.id, row.task_id))
+    return worker.undelivered.dropped(AttemptRef(run_id, row.id, row.task_id))
 
 
 def test_it_is_refusals_that_count_and_not_how_often_it_was_sent(

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from interlock.core.attempts import AttemptRef, Attempts, Claim, Report
 from interlock.core.outcomes import Failure
+from interlock.core.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from interlock.core import Database, StateChange
@@ -20,6 +21,7 @@ class WorkerDouble:
 
     Attributes:
         attempts: The product's own door for claims and reports.
+        undelivered: The one for messages that nobody ran.
         queue: Dispatches that no worker has taken yet, oldest first.
         changes: Every state change that was delivered, in order.
         interrupts: Every interrupt that was delivered, in order.
@@ -28,6 +30,7 @@ class WorkerDouble:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.attempts = Attempts(database, settings)
+        self.undelivered = Undelivered(database, settings)
         self.queue: list[Dispatch] = []
         self.changes: list[StateChange] = []
         self.interrupts: list[Interrupt] = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.signals.overlap import at_end, begun, ending
+from interlock.signals.overlap import at_end, begun, ending, is_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,3 +91,17 @@ def test_what_fails_at_the_end_is_logged_and_hides_nothing(caplog: pytest.LogCap
         at_end(lambda: told.append("called"))
     assert told == ["called"]
     assert "the end of a step failed" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_child_is_at_the_end_while_what_is_due_is_called_and_no_longer(error: type[BaseException]) -> None:
+    told: list[bool] = []
+
+    def due() -> None:
+        told.append(is_ending())
+        raise error
+
+    with contextlib.suppress(SystemExit), ending():
+        at_end(due)
+        told.append(is_ending())
+    assert [*told, is_ending()] == [False, True, False]

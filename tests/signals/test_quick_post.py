@@ -16,7 +16,7 @@ from interlock.core.database import open_database
 from interlock.core.events import Dispatch, Effects, Interrupt
 from interlock.core.settings import Settings
 from interlock.signals.dispatch import Dispatcher
-from interlock.signals.overlap import ending
+from interlock.signals.overlap import at_end, ending, is_ending
 from interlock.signals.publisher import FEW, EventPublisher
 from interlock.signals.quick_post import QuickPost
 
@@ -179,33 +179,89 @@ def test_after_a_restart_of_redis_messages_arrive(opened: Callable[..., Post], r
     assert [message["headers"]["interlock"]["key"] for message in post.fetched()][-1] == "k3"
 
 
-def test_what_a_child_has_sent_to_a_redis_that_died_of_it_goes_out_with_the_next(
+def _reported(post: Post, number: int) -> None:
+    """Post as a pool's child does that reports a result."""
+    with ending():
+        at_end(lambda: post.post(Effects(changes=[change(number)], dispatches=[_due(number)])))
+
+
+def _keys(post: Post) -> list[str]:
+    return [message["headers"]["interlock"]["key"] for message in post.fetched()]
+
+
+def test_what_a_child_has_sent_to_a_redis_that_died_of_it_is_sent_again_before_the_next(
     opened: Callable[..., Post], redis_server: RedisServer
 ) -> None:
     post = opened()
     for number in (1, 2):
-        post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
+        _reported(post, number)
     for number in (3, 5):
+        assert post.publisher.settle()
         os.kill(redis_server.pid, signal.SIGSTOP)  # what is sent is in the socket, and nobody has read it
-        with ending():
-            post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
+        _reported(post, number)
         redis_server.kill()
         redis_server.start()
-        with ending():
-            post.post(Effects(changes=[change(number + 1)], dispatches=[_due(number + 1)]))
-        assert [message["headers"]["interlock"]["key"] for message in post.fetched()] == [
-            f"k{number}",
-            f"k{number + 1}",
-        ]
-    assert post.by_kombu == 1, "the first of its kind alone"
+        _reported(post, number + 1)
+        assert _keys(post) == [f"k{number}", f"k{number + 1}"]
+
+
+@pytest.mark.parametrize("then", ["a result", "a claim"])
+def test_what_redis_has_refused_a_child_is_given_to_kombu_before_it_tells_something_else(
+    opened: Callable[..., Post], admin: redis.Redis, then: str
+) -> None:
+    post = opened()
+    for number in (1, 2):
+        _reported(post, number)
+    admin.config_set("maxmemory", "1")
+    try:
+        _reported(post, 3)
+    finally:
+        admin.config_set("maxmemory", "0")
+    by_kombu = post.by_kombu
+    if then == "a result":
+        _reported(post, 4)
+    else:
+        post.post(Effects(changes=[change(4)]))
+    assert post.by_kombu == by_kombu + 1
+    assert _keys(post) == ["k1", "k2", "k3"] + ["k4"] * (then == "a result")
+
+
+def test_what_redis_goes_on_to_refuse_a_child_is_told_to_the_database(
+    opened: Callable[..., Post], admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = opened()
+    for number in (1, 2):
+        _reported(post, number)
+    told: list[str] = []
+    monkeypatch.setattr(post.dispatcher._undelivered, "not_sent", told.extend)
+    admin.config_set("maxmemory", "1")
+    try:
+        for number in (3, 4):
+            _reported(post, number)
+        post.post(Effects(changes=[change(5)]))
+    finally:
+        admin.config_set("maxmemory", "0")
+    assert told == [_due(number).task_id for number in (3, 4)]
 
 
 def test_what_a_child_has_sent_and_redis_has_taken_goes_out_once(opened: Callable[..., Post]) -> None:
     post = opened()
     for number in range(1, 51):
-        with ending():
-            post.post(Effects(changes=[change(number)], dispatches=[_due(number)]))
-    assert [message["headers"]["interlock"]["key"] for message in post.fetched()] == [f"k{n}" for n in range(1, 51)]
+        _reported(post, number)
+    assert post.by_kombu == 1, "the first of its kind alone"
+    assert _keys(post) == [f"k{number}" for number in range(1, 51)]
+
+
+def test_whoever_is_not_reporting_waits_for_redis_to_have_taken_it(
+    opened: Callable[..., Post], hanging: Callable[[], AbstractContextManager[None]]
+) -> None:
+    post = opened()
+    for number in (1, 2):
+        _reported(post, number)
+    assert post.publisher.settle()
+    commands = [("LPUSH", "a", "b")]
+    with hanging(), ending():  # the body's own code
+        assert not post.publisher.publish([change(3)], ahead=commands, wait=False, hurry=is_ending())
 
 
 def test_what_is_not_answered_in_time_counts_as_not_sent(
