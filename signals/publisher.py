@@ -18,6 +18,9 @@ from interlock.core.redaction import redacted_url
 
 from .connection import open_redis
 from .envelope import channel, encode
+from .later import Later
+from .overlap import is_ending
+from .ride import current_ride
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -83,9 +86,17 @@ class EventPublisher:
         return f"<EventPublisher {redacted_url(self._url)} {self._prefix}>"
 
     def __call__(self, effects: Effects) -> None:
-        """Publish the changes of a committed transaction; never raises."""
-        if effects.changes:
-            self.publish(effects.changes, wait=len(effects.changes) > FEW)
+        """Publish the changes of a committed transaction, on a ride within milliseconds; never raises."""
+        few = len(effects.changes) <= FEW
+        if few and is_ending() and current_ride() is not None:
+            self._own_line().later.add(effects.changes)
+        elif effects.changes:
+            self.publish(effects.changes, wait=not few)
+
+    def flush(self) -> None:
+        """Tell what a ride has left to be told; at its end, so that nothing waits for a thread in a process that may end."""
+        if self._own_line().later.waits:
+            self.publish((), wait=False)
 
     def publish(
         self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = (), hurry: bool = False
@@ -105,8 +116,16 @@ class EventPublisher:
             return False
         line = self._own_line()
         if not line.admits(self._clock()):
-            line.skipped += len(changes)
+            line.skipped += len(changes) + len(line.later.take())
             return False
+        with line.order:
+            waiting = line.later.take()
+            changes = [*waiting, *changes] if waiting else changes
+            return not (changes or ahead) or self._publish(line, changes, wait=wait, ahead=ahead, hurry=hurry)
+
+    def _publish(
+        self, line: _Line, changes: Sequence[StateChange], *, wait: bool, ahead: Sequence[Command], hurry: bool
+    ) -> bool:
         subject = changes[0].workflow_id if changes else ""
         try:
             copies = fault_point("events.publish", subject) if changes else 1
@@ -155,7 +174,7 @@ class EventPublisher:
                 logger.exception("history row %s cannot be published", change.history_id)
 
     def _open_line(self) -> _Line:
-        return _Line(open_redis(self._url, timeout_s=self._timeout_s))
+        return _Line(open_redis(self._url, timeout_s=self._timeout_s), Later(self.flush))
 
     def _own_line(self) -> _Line:
         line = self._line
@@ -183,13 +202,16 @@ class EventPublisher:
 
 @dataclass(slots=True)
 class _Line:
-    """One process's client, and whether it is worth trying: a circuit breaker.
+    """One process's client, what waits to be told by it, and whether it is worth trying: a circuit breaker.
 
+    `order` is held from taking what waits until it is sent, so that events leave in the order of their changes.
     `skipped` is counted without the lock: it is a figure for the log.
     """
 
     client: redis.Redis
+    later: Later
     wire: Wire = field(init=False)
+    order: threading.Lock = field(default_factory=threading.Lock)
     pid: int = field(default_factory=os.getpid)
     down: bool = False
     skipped: int = 0
@@ -203,6 +225,7 @@ class _Line:
 
     def close(self) -> None:
         """Close its connections."""
+        self.later.stop()
         self.wire.close()
         self.client.close()
 

@@ -73,6 +73,11 @@ class Runtime:
             handlers = (dispatcher, broadcaster, self._publisher)
             self.database.after_commit += [handler for handler in handlers if handler is not None]
 
+    def flush_events(self) -> None:
+        """Tell what this process has left to be told later."""
+        if self._publisher is not None:
+            self._publisher.flush()
+
     def close(self) -> None:
         """Close the connections."""
         if self._publisher is not None:

@@ -14,6 +14,7 @@ from interlock.signals.header import HEADER, parse_header
 from interlock.signals.overlap import ending
 from interlock.signals.receivers import begin_claim, expect, forget_expected
 from interlock.signals.ride import riding
+from interlock.signals.runtime import runtime_of
 
 from .interruption import guard
 from .run_through import RunThrough
@@ -80,11 +81,14 @@ def _around(app: Celery, task: Task[..., Any], tracer: Tracer, run_through: RunT
             _ask_for_claim(app, uuid, header, request)
             if ride is None or run_through is None:
                 return tracer(uuid, args, kwargs, request)
-            with riding(ride):
-                outcome = tracer(uuid, args, kwargs, request)
-                while (held := ride.take()) is not None:
-                    run_through.go_on(*held, request)
-                return outcome
+            try:
+                with riding(ride):
+                    outcome = tracer(uuid, args, kwargs, request)
+                    while (held := ride.take()) is not None:
+                        run_through.go_on(*held, request)
+                    return outcome
+            finally:
+                runtime_of(app).flush_events()
         finally:
             forget_expected()
 

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from interlock import RetryPolicy, Step, Workflow
+from interlock.signals.envelope import decode
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate
 
@@ -183,6 +184,28 @@ def test_an_approval_is_waited_for(deployment: Deployment) -> None:
     assert _carried(deployment, run_id) == ["s1"]
     deployment.client.approve(run_id, "gate")
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+
+
+def test_what_happened_on_a_ride_is_told_while_its_body_goes_on(deployment: Deployment, shut: str) -> None:
+    """No poll and no catching up: what a subscriber of the channel hears while the third body waits."""
+    heard: list[tuple[str | None, str]] = []
+    with Redis.from_url(deployment.events.url(0)) as redis, redis.pubsub() as pubsub:
+        pubsub.psubscribe("*")
+        assert pubsub.get_message(timeout=DEADLINE_S) is not None
+        run_id = _enqueue(deployment, *_chain(("echo", 0), ("echo", 1), ("hold", shut)))
+
+        def all_told() -> bool:
+            while (message := pubsub.get_message(timeout=0.2)) is not None:
+                change = decode(message["data"])
+                if change.workflow_id == run_id and change.step_key:
+                    heard.append((change.step_key, change.to_state))
+            return ("s2", "running") in heard
+
+        wait_until(all_told, DEADLINE_S, "the third step's claim is told")
+    assert _carried(deployment, run_id) == ["s1", "s2"]
+    moves = [(row.step_key, row.to_state) for row in deployment.history(run_id) if row.step_key]
+    assert heard == [move for move in moves if move in heard]
+    assert heard[-4:] == [("s0", "completed"), ("s1", "running"), ("s1", "completed"), ("s2", "running")]
 
 
 def test_a_pause_interrupts_the_carried_body_and_it_is_resumed(deployment: Deployment, shut: str) -> None:
