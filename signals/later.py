@@ -37,13 +37,15 @@ class Later:
         self._stopped = threading.Event()
 
     def add(self, changes: Iterable[StateChange]) -> None:
-        """Have changes told within milliseconds, behind those that wait already."""
+        """Have changes told within milliseconds, behind those that wait already.
+
+        Raises:
+            RuntimeError: The system gives this process no thread; the changes wait for whoever tells something.
+        """
         with self._lock:
             self._changes += changes
             if self._thread is None:
-                # A daemon: nothing that it may still have to say is worth keeping a process for.
-                self._thread = threading.Thread(target=self._run, name="interlock-events", daemon=True)
-                self._thread.start()
+                self._thread = _deaf_thread(self._run)
         self._due.set()
 
     @property
@@ -63,10 +65,22 @@ class Later:
         self._due.set()
 
     def _run(self) -> None:
-        # Whoever stops a body means the main thread, which may be in a call that only a signal of its own ends.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._stopped.is_set():
             self._due.wait()
             self._stopped.wait(_WITHIN_S)
             self._due.clear()
             self._tell()
+
+
+def _deaf_thread(run: Callable[[], None]) -> threading.Thread:
+    """A thread that no signal finds: whoever stops a body means the main one, in a call that only a signal of its own ends.
+
+    A daemon: nothing that it may still have to say is worth keeping a process for.
+    """
+    thread = threading.Thread(target=run, name="interlock-events", daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a thread begins with its maker's mask
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread

@@ -53,7 +53,7 @@ def at_end(call: Callable[[], object]) -> None:
 
 
 def is_ending() -> bool:
-    """Whether a pool's child is about what is due at the end of a tracer, with nobody's code around it."""
+    """Whether a pool's child is about what is due at the end of a tracer, with no body's code around it."""
     return _is_ending
 
 

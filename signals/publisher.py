@@ -87,16 +87,25 @@ class EventPublisher:
 
     def __call__(self, effects: Effects) -> None:
         """Publish the changes of a committed transaction, on a ride within milliseconds; never raises."""
-        few = len(effects.changes) <= FEW
+        changes = effects.changes
+        if not changes or self._closed:
+            return
+        few = len(changes) <= FEW
         if few and is_ending() and current_ride() is not None:
-            self._own_line().later.add(effects.changes)
-        elif effects.changes:
-            self.publish(effects.changes, wait=not few)
+            try:
+                self._own_line().later.add(changes)
+            except RuntimeError:  # no thread is to be had
+                self.flush()
+        else:
+            self.publish(changes, wait=not few)
 
     def flush(self) -> None:
         """Tell what a ride has left to be told; at its end, so that nothing waits for a thread in a process that may end."""
-        if self._own_line().later.waits:
+        line = self._own_line()
+        if line.later.waits:
             self.publish((), wait=False)
+        with line.order:
+            return  # behind what the thread is about
 
     def publish(
         self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = (), hurry: bool = False
@@ -148,7 +157,9 @@ class EventPublisher:
         return dict(self._own_line().client.connection_pool.connection_kwargs)
 
     def close(self) -> None:
-        """Close this process's connections; what comes later is not published."""
+        """Tell what waits, and close this process's connections; what comes later is not published."""
+        if not self._closed:
+            self.flush()
         self._closed = True
         self._own_line().close()
 
@@ -211,7 +222,7 @@ class _Line:
     client: redis.Redis
     later: Later
     wire: Wire = field(init=False)
-    order: threading.Lock = field(default_factory=threading.Lock)
+    order: threading.RLock = field(default_factory=threading.RLock)  # a handler of log lines may publish
     pid: int = field(default_factory=os.getpid)
     down: bool = False
     skipped: int = 0

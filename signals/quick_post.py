@@ -71,7 +71,8 @@ class QuickPost:
         if not self._publisher.publish(effects.changes, wait=False, ahead=ahead, hurry=hurry):
             return False
         if hurry:
-            self._unanswered = [dispatch for dispatch, _ in commands]
+            # Of an argument that cannot be had, a commit was told in the midst of this.
+            self._unanswered = [*self._unanswered, *(dispatch for dispatch, _ in commands)]
         for dispatch, _ in commands:
             fault_point("dispatch.published", dispatch.task_id)
         return True

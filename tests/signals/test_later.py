@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,9 @@ def test_whoever_tells_something_takes_what_waits_along_in_front(
             assert len(writes) == 2
             publisher.flush()
             assert len(writes) == 2, "nothing was left"
-        assert [each.seq for each in received(5)] == [1, 2, 3, 4, 5]
+            _reported(publisher, 6)
+            publisher.close()
+        assert [each.seq for each in received(6)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_elsewhere_nothing_is_left_for_later(
@@ -80,17 +84,46 @@ def test_elsewhere_nothing_is_left_for_later(
     monkeypatch.setattr("interlock.signals.later._WITHIN_S", 60)
     with listening(admin) as received, publisher_of(redis_url) as publisher:
         _reported(publisher, 1)  # no ride
+        assert [each.seq for each in received(1)] == [1]
         with _on_a_ride():
             publisher(Effects(changes=[change(2)]))  # a body's own commit
-        assert [each.seq for each in received(2)] == [1, 2]
+            assert [each.seq for each in received(1)] == [2]
 
 
-def test_the_order_is_kept_whoever_tells(admin: redis.Redis, redis_url: str) -> None:
+def test_the_order_is_kept_whoever_tells(admin: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread is slow between taking what waits and sending it, and the process tells something else meanwhile."""
+    taken = threading.Event()
+
+    def slowly(place: str, subject: str) -> int:  # noqa: ARG001 - as a fault point is called
+        if threading.current_thread() is not threading.main_thread():
+            taken.set()
+            time.sleep(0.01)
+        return 1
+
+    monkeypatch.setattr("interlock.signals.publisher.fault_point", slowly)
     with listening(admin) as received, publisher_of(redis_url) as publisher, _on_a_ride():
-        for number in range(1, 601, 2):
+        for number in range(1, 21, 2):
+            taken.clear()
             _reported(publisher, number)
+            assert taken.wait(_DEADLINE_S)
             publisher.publish([change(number + 1)], wait=False)
-        assert [each.seq for each in received(600)] == list(range(1, 601))
+        assert [each.seq for each in received(20)] == list(range(1, 21))
+
+
+def test_without_a_thread_what_happens_is_told_at_once(
+    admin: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_to_be_had(self: threading.Thread) -> None:  # noqa: ARG001 - a method's
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with listening(admin) as received, publisher_of(redis_url) as publisher, _on_a_ride():
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_to_be_had)
+            _reported(publisher, 1)
+            assert [each.seq for each in received(1)] == [1]
+        _reported(publisher, 2)
+        assert [each.seq for each in received(1)] == [2]
 
 
 def test_its_thread_takes_no_signal_and_ends_with_it() -> None:
@@ -99,6 +132,7 @@ def test_its_thread_takes_no_signal_and_ends_with_it() -> None:
     later.add([change(1)])
     wait_until(lambda: masks, _DEADLINE_S, "it was told")
     assert {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT} <= masks[0]
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "its maker hears as before"
     thread = later._thread
     assert thread is not None
     later.stop()

@@ -197,15 +197,20 @@ def test_what_happened_on_a_ride_is_told_while_its_body_goes_on(deployment: Depl
         def all_told() -> bool:
             while (message := pubsub.get_message(timeout=0.2)) is not None:
                 change = decode(message["data"])
-                if change.workflow_id == run_id and change.step_key:
+                # The producer tells of what is pending, beside the child.
+                if change.workflow_id == run_id and change.step_key and change.to_state != "pending":
                     heard.append((change.step_key, change.to_state))
             return ("s2", "running") in heard
 
         wait_until(all_told, DEADLINE_S, "the third step's claim is told")
     assert _carried(deployment, run_id) == ["s1", "s2"]
-    moves = [(row.step_key, row.to_state) for row in deployment.history(run_id) if row.step_key]
-    assert heard == [move for move in moves if move in heard]
-    assert heard[-4:] == [("s0", "completed"), ("s1", "running"), ("s1", "completed"), ("s2", "running")]
+    assert heard == [
+        ("s0", "running"),
+        ("s0", "completed"),
+        ("s1", "running"),
+        ("s1", "completed"),
+        ("s2", "running"),
+    ]
 
 
 def test_a_pause_interrupts_the_carried_body_and_it_is_resumed(deployment: Deployment, shut: str) -> None:
