@@ -78,6 +78,9 @@ def _completion(*, offered: bool) -> str:
         fitting = f""",
             CASE WHEN s.spec ?| '{{{",".join(NOT_CARRIED)}}}' THEN 'false' ELSE s.spec -> 'run_through' END AS run_through,
             coalesce(s.spec ->> 'queue', '') || '{KIND_SEPARATOR}' || s.task AS kind"""
+        offer = f""", d.run_through, d.kind,
+        d.status = '{StepState.PENDING}' AND d.attempt = 0 AND d.open_deps = 1 AS ready"""
+        by_default = ", r.spec -> 'run_through' AS run_through"
         next_one = """, next AS MATERIALIZED (
     SELECT d.id FROM run, dependents d
     WHERE d.ready AND coalesce(d.run_through, run.run_through) = 'true' AND d.kind = ANY($8::text[])
@@ -104,14 +107,13 @@ def _completion(*, offered: bool) -> str:
 FROM done JOIN told ON told.entity_id = done.id LEFT JOIN counted ON counted.attempt = 1
     LEFT JOIN told claimed ON claimed.entity_id = counted.id"""
     else:
-        fitting = next_one = claimed = ""
+        fitting = offer = by_default = next_one = claimed = ""
         taken, started, claims = "false", " FROM done", "0"
         answer = " FROM done CROSS JOIN told LEFT JOIN counted ON counted.attempt = 1"
     return f"""
 WITH dependents AS MATERIALIZED (
     SELECT d.id, d.special OR (d.unmet_deps > 0 AND d.status = '{StepState.PENDING}') AS special
-        {", d.run_through, d.kind" if offered else ""},
-        d.status = '{StepState.PENDING}' AND d.attempt = 0 AND d.open_deps = 1 AS ready
+        {offer}
     FROM step_dependencies e CROSS JOIN LATERAL (
         SELECT s.id, s.status, s.attempt, s.open_deps, s.unmet_deps, s.spec ?| {_NOT_PLAIN} AS special{fitting}
         FROM workflow_steps s WHERE s.id = e.step_id
@@ -119,7 +121,7 @@ WITH dependents AS MATERIALIZED (
     ) d
     WHERE e.upstream_id = $2::uuid
 ), run AS MATERIALIZED (
-    SELECT r.id, r.spec -> 'run_through' AS run_through FROM workflow_runs r, {TURN}
+    SELECT r.id{by_default} FROM workflow_runs r, {TURN}
     WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}'
         AND r.open_steps > 1 AND r.waiting_steps = 0 AND r.max_parallel IS NULL
         AND NOT EXISTS (SELECT FROM dependents WHERE special)
