@@ -64,11 +64,20 @@ def _carried(deployment: Deployment, run_id: str) -> list[str]:
     return [row.step_key for row in rows if (row.meta or {}).get("carrier")]
 
 
-def _heard(deployment: Deployment, *task_ids: str) -> list[str]:
-    """What the app's own receivers heard of these tasks, in order."""
+def _heard(deployment: Deployment, *task_ids: str, end: str = "SUCCESS") -> list[str]:
+    """What the app's own receivers heard of these tasks, in order.
+
+    A postrun is told after the result, or the state, that a test can have waited for; so this waits for each one's.
+
+    """
+
+    def entries() -> list[str]:
+        return [entry for entry in redis.lrange("signals", 0, -1) if entry.split()[1] in task_ids]
+
+    last = {f"postrun:{end} {task_id}" for task_id in task_ids}
     with Redis.from_url(deployment.environment["TEST_LEDGER_URL"], decode_responses=True) as redis:
-        entries = redis.lrange("signals", 0, -1)
-    return [entry for entry in entries if entry.split()[1] in task_ids]
+        wait_until(lambda: last <= set(entries()), DEADLINE_S, "the last postrun")
+        return entries()
 
 
 def test_a_chain_of_two_hundred_is_one_message_and_each_task_has_all_its_signals(deployment: Deployment) -> None:
@@ -80,7 +89,6 @@ def test_a_chain_of_two_hundred_is_one_message_and_each_task_has_all_its_signals
     assert all(deployment.ledger.of(row.id) == ["echo"] for row in rows)
     assert len({pid for row in rows for pid in deployment.ledger.pids(row.id)}) == 1
     signals = [f"{what} {row.task_id}" for row in rows for what in ("prerun", "success", "postrun:SUCCESS")]
-    wait_until(lambda: len(_heard(deployment, *(row.task_id for row in rows))) == 600, DEADLINE_S, "the last postrun")
     assert _heard(deployment, *(row.task_id for row in rows)) == signals
     carriers = {row.meta["carrier"] for row in deployment.history(run_id) if (row.meta or {}).get("carrier")}
     assert carriers == {deployment.step(run_id, "s0").task_id}
@@ -121,7 +129,7 @@ def test_a_failed_body_is_tried_again_by_its_policy_and_the_ride_goes_on_behind_
     assert _carried(deployment, run_id) == ["s1", "s2"]
     row = deployment.step(run_id, "s1")
     assert (row.result, row.attempt, row.failures) == (2, 2, 1)
-    assert _heard(deployment, f"{row.id}.1") == [
+    assert _heard(deployment, f"{row.id}.1", end="FAILURE") == [
         f"{what} {row.id}.1" for what in ("prerun", "failure", "postrun:FAILURE")
     ]
 
