@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Float, bindparam, cast, func, select, update
 
 from .advance import Hearing, hear
 from .cause import Cause
@@ -22,6 +22,7 @@ from .events import Effects
 from .flow import ENGINE, Flow
 from .hot_path import HotPath
 from .models import WorkflowStep, table_of_model
+from .moves import StepMove
 from .onward import carried_attempt, live_carried, taken_before, to_go_on_with
 from .outcomes import Failure, record_failure
 from .revokes import apply_external_revoke
@@ -31,7 +32,7 @@ from .unit_of_work import UnitOfWork
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Update
 
     from .database import Database
     from .events import Dispatch
@@ -44,7 +45,7 @@ logger = logging.getLogger("interlock.attempts")
 
 _steps = table_of_model(WorkflowStep)
 
-_READ = (
+_READ = select(
     _steps.c.id,
     _steps.c.key,
     _steps.c.status,
@@ -58,7 +59,34 @@ _READ = (
     _steps.c.losses,
     _steps.c.celery_retries,
     _steps.c.spec,
-)
+).where(_steps.c.id == bindparam("of_step"))
+
+
+def _claims(**more: Any) -> tuple[StepMove, Update]:
+    """How an attempt is claimed that is the step's first one, and one that is not."""
+    seconds = {name: cast(bindparam(name), Float) for name in ("lease_s", "overdue_s")}
+    values = {
+        "claim_token": bindparam("token"),
+        "claimed_by": bindparam("worker"),
+        "claimed_at": clock(),
+        "lease_until": seconds_after(seconds["lease_s"]),
+        # Celery's own limits come first; this one is for a worker that does not keep them.
+        "timeout_at": seconds_after(_steps.c.spec["timeout_s"].as_float() + seconds["overdue_s"]),
+        "dispatch_check_at": None,
+        "started_at": func.coalesce(_steps.c.started_at, clock()),
+        **more,
+    }
+    unclaimed = (
+        _steps.c.id == bindparam("of_step"),
+        _steps.c.task_id == bindparam("of_task"),
+        _steps.c.claim_token.is_(None),
+    )
+    first = StepMove(StepState.RUNNING, *unclaimed, _steps.c.status == StepState.PENDING.value, **values)
+    return first, update(_steps).where(*unclaimed, _steps.c.status == StepState.RUNNING.value).values(values)
+
+
+_CLAIMS = _claims()
+_CARRIED_CLAIMS = _claims(carrier_id=bindparam("carrier"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,38 +159,23 @@ class Attempts:
             unit.finish()
         return claim
 
-    def _take(self, unit: UnitOfWork, ref: AttemptRef, cause: Cause, **values: Any) -> Claim:
-        connection = unit.connection
-        timeout_s = _steps.c.spec["timeout_s"].as_float()
-        values |= {
-            "claim_token": ref.token,
-            "claimed_by": cause.actor,
-            "claimed_at": clock(),
-            "lease_until": seconds_after(self._settings.lease_s),
-            # Celery's own limits come first; this one is for a worker that does not keep them.
-            "timeout_at": seconds_after(timeout_s + self._settings.cancel_grace_s + self._settings.lease_s),
-            "dispatch_check_at": None,
-            "started_at": func.coalesce(_steps.c.started_at, clock()),
+    def _take(self, unit: UnitOfWork, ref: AttemptRef, cause: Cause, carrier_id: str | None = None) -> Claim:
+        parameters = {
+            "of_step": ref.step_id,
+            "of_task": ref.task_id,
+            "token": ref.token,
+            "worker": cause.actor,
+            "lease_s": self._settings.lease_s,
+            "overdue_s": self._settings.cancel_grace_s + self._settings.lease_s,
         }
-        unclaimed = (
-            _steps.c.id == ref.step_id,
-            _steps.c.task_id == ref.task_id,
-            _steps.c.claim_token.is_(None),
-        )
-        changes = unit.move_steps(
-            StepState.RUNNING,
-            cause,
-            *unclaimed,
-            _steps.c.status == StepState.PENDING.value,
-            **values,
-        )
-        if not changes:
+        first, later = _CLAIMS if carrier_id is None else _CARRIED_CLAIMS
+        if carrier_id is not None:
+            parameters["carrier"] = carrier_id
+        if not unit.make(first, cause, **parameters):
             # An attempt after the first is `running` since it was dispatched: only its claim is new.
-            taken = connection.execute(
-                update(_steps).where(*unclaimed, _steps.c.status == StepState.RUNNING.value).values(**values),
-            )
+            taken = unit.connection.execute(later, parameters)
             if taken.rowcount == 0:
-                return _why_not(connection, ref)
+                return _why_not(unit.connection, ref)
         return Claim(granted=True)
 
     # --- reports -----------------------------------------------------------------------------------------------------
@@ -378,7 +391,7 @@ class Attempts:
 
 
 def _read(connection: Connection, step_id: str) -> Any:
-    return connection.execute(select(*_READ).where(_steps.c.id == step_id)).one_or_none()
+    return connection.execute(_READ, {"of_step": step_id}).one_or_none()
 
 
 def _holds(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:

@@ -76,19 +76,27 @@ def insert_batches(
 
 
 def insert_behind(
-    connection: Connection, written: Update, batch: Batch, returning: tuple[str, ...]
+    connection: Connection, written: Update, parameters: Mapping[str, Any], batch: Batch, returning: tuple[str, ...]
 ) -> Sequence[Row[*tuple[Any, ...]]] | None:
     """Change one row, and insert others if it was there; on PostgreSQL in one statement.
+
+    Args:
+        connection: The transaction.
+        written: Changes the row.
+        parameters: Of `written`.
+        batch: What to insert.
+        returning: Columns of it.
 
     Returns:
         The columns `returning` of what was inserted; None where no row was changed, and nothing was inserted.
     """
     if not batch.rows or connection.dialect.name != "postgresql":
-        return insert_batches(connection, [batch], returning) if connection.execute(written).rowcount == 1 else None
+        changed = connection.execute(written, parameters).rowcount == 1
+        return insert_batches(connection, [batch], returning) if changed else None
     shape = (batch.table, tuple(batch.rows[0]), batch.timers)
     first = written.returning(*written.table.primary_key).cte(_WRITTEN)
     statement = _statement((shape,), returning, _WRITTEN).add_cte(first)
-    return connection.execute(statement, {batch.table.name: _document(batch)}).all() or None
+    return connection.execute(statement, {**parameters, batch.table.name: _document(batch)}).all() or None
 
 
 def _insert_each(

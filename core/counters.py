@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, and_, case, false, func, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, case, false, func, or_, select, update
 
 from .advance import is_settled
 from .models import StepDependency, WorkflowStep, table_of_model
@@ -49,6 +49,41 @@ _OPEN = or_(
 )
 
 
+_news = (
+    select(
+        _dependencies.c.step_id,
+        _IS_ITEM.label("of_items"),
+        func.count().label("total"),
+        func.sum(case((_COMPLETED, 0), else_=1)).label("unmet"),
+        func.sum(case((_FAILED, 1), else_=0)).label("failed"),
+    )
+    .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
+    .where(_dependencies.c.upstream_id.in_(bindparam("settled", expanding=True)))
+    .group_by(_dependencies.c.step_id, _IS_ITEM)
+    .subquery("news")
+)
+_COUNT_DOWN = (
+    update(_steps)
+    .where(_steps.c.id == _news.c.step_id, _COUNTING, or_(_PENDING, _news.c.of_items))
+    .values(
+        open_deps=_steps.c.open_deps - _news.c.total,
+        unmet_deps=_steps.c.unmet_deps + _news.c.unmet,
+        failed_deps=_steps.c.failed_deps + _news.c.failed,
+    )
+    .returning(
+        _steps.c.id,
+        _steps.c.key,
+        _steps.c.parent_id,
+        _steps.c.status,
+        _steps.c.attempt,
+        _steps.c.spec,
+        _steps.c.open_deps,
+        _steps.c.unmet_deps,
+        _steps.c.failed_deps,
+    )
+)
+
+
 def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[Any]]:
     """Count steps that have just settled, in the counters of those that wait for them.
 
@@ -59,39 +94,7 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
     Returns:
         The dependents, with `id`, `key`, `attempt`, `spec` and the new counters.
     """
-    news = (
-        select(
-            _dependencies.c.step_id,
-            _IS_ITEM.label("of_items"),
-            func.count().label("total"),
-            func.sum(case((_COMPLETED, 0), else_=1)).label("unmet"),
-            func.sum(case((_FAILED, 1), else_=0)).label("failed"),
-        )
-        .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
-        .where(_dependencies.c.upstream_id.in_(settled))
-        .group_by(_dependencies.c.step_id, _IS_ITEM)
-        .subquery("news")
-    )
-    return connection.execute(
-        update(_steps)
-        .where(_steps.c.id == news.c.step_id, _COUNTING, or_(_PENDING, news.c.of_items))
-        .values(
-            open_deps=_steps.c.open_deps - news.c.total,
-            unmet_deps=_steps.c.unmet_deps + news.c.unmet,
-            failed_deps=_steps.c.failed_deps + news.c.failed,
-        )
-        .returning(
-            _steps.c.id,
-            _steps.c.key,
-            _steps.c.parent_id,
-            _steps.c.status,
-            _steps.c.attempt,
-            _steps.c.spec,
-            _steps.c.open_deps,
-            _steps.c.unmet_deps,
-            _steps.c.failed_deps,
-        ),
-    ).all()
+    return connection.execute(_COUNT_DOWN, {"settled": list(settled)}).all()
 
 
 def count_open(connection: Connection, run_id: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import String, case, cast, func, literal, update
+from sqlalchemy import Float, String, bindparam, case, cast, func, literal, update
 
 from .columns import clock, seconds_after
 from .events import Dispatch
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Row
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from .settings import Settings
     from .unit_of_work import UnitOfWork
@@ -25,6 +26,7 @@ __all__ = [
     "DISPATCH_COLUMNS",
     "LET_GO",
     "begin_attempts",
+    "begin_attempts_of",
     "begin_first_attempts",
     "dispatch",
     "dispatch_of",
@@ -74,15 +76,51 @@ CLEARED: dict[str, Any] = {
 }
 
 
+def _new_attempt() -> dict[str, Any]:
+    """Columns of a fresh attempt with an id of its own; a draining predecessor delays its dispatch."""
+    attempt = _steps.c.attempt + 1
+    return {
+        "attempt": attempt,
+        "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
+        "claim_token": None,
+        "claimed_by": None,
+        "claimed_at": None,
+        "lease_until": None,
+        "timeout_at": None,
+        "retry_at": None,
+        "dispatches": 1,
+        "dispatch_check_at": case(
+            (_DRAINING, _steps.c.drain_until),
+            else_=seconds_after(cast(bindparam("redispatch_s"), Float)),
+        ),
+        "drain_task_id": case((_DRAINING, _steps.c.drain_task_id)),
+        "drain_token": case((_DRAINING, _steps.c.drain_token)),
+        "drain_until": case((_DRAINING, _steps.c.drain_until)),
+    }
+
+
+# Built once: a step that is done costs one of them for what it makes ready.
+_BEGIN = (
+    update(_steps).where(_steps.c.run_id == bindparam("of_run")).values(_new_attempt()).returning(*DISPATCH_COLUMNS)
+)
+_BEGIN_OF = _BEGIN.where(_steps.c.id.in_(bindparam("step_ids", expanding=True)))
+_BEGIN_PENDING = _BEGIN_OF.where(_steps.c.status == StepState.PENDING.value)
+
+
 def begin_attempts(unit: UnitOfWork, settings: Settings, *conditions: ColumnElement[bool]) -> None:
     """Give the run's steps that meet `conditions` a new attempt, and have it dispatched after the commit."""
-    rows = unit.connection.execute(
-        update(_steps)
-        .where(_steps.c.run_id == unit.run.id, *conditions)
-        .values(**_new_attempt(settings))
-        .returning(*DISPATCH_COLUMNS),
-    ).all()
-    dispatch(unit, rows)
+    _begin(unit, settings, _BEGIN.where(*conditions))
+
+
+def begin_attempts_of(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str]) -> None:
+    """The same for the steps with these ids."""
+    for start in range(0, len(step_ids), _CHUNK):
+        _begin(unit, settings, _BEGIN_OF, step_ids=list(step_ids[start : start + _CHUNK]))
+
+
+def _begin(unit: UnitOfWork, settings: Settings, statement: ReturningUpdate[Any], **parameters: Any) -> None:
+    known = {"of_run": unit.run.id, "redispatch_s": settings.redispatch_s}
+    dispatch(unit, unit.connection.execute(statement, {**known, **parameters}).all())
 
 
 def begin_first_attempts(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str]) -> None:
@@ -97,8 +135,7 @@ def begin_first_attempts(unit: UnitOfWork, settings: Settings, step_ids: Sequenc
         dispatch(unit, beginning)
         return
     for start in range(0, len(step_ids), _CHUNK):
-        pending = (_steps.c.id.in_(step_ids[start : start + _CHUNK]), _steps.c.status == StepState.PENDING.value)
-        begin_attempts(unit, settings, *pending)
+        _begin(unit, settings, _BEGIN_PENDING, step_ids=list(step_ids[start : start + _CHUNK]))
 
 
 def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:
@@ -142,26 +179,3 @@ def dispatch_of(row: Row[*tuple[Any, ...]] | NewStep, run_id: str, session_id: s
         spec=row.spec or {},
         override=row.override,
     )
-
-
-def _new_attempt(settings: Settings) -> dict[str, Any]:
-    """Columns of a fresh attempt with an id of its own; a draining predecessor delays its dispatch."""
-    attempt = _steps.c.attempt + 1
-    return {
-        "attempt": attempt,
-        "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
-        "claim_token": None,
-        "claimed_by": None,
-        "claimed_at": None,
-        "lease_until": None,
-        "timeout_at": None,
-        "retry_at": None,
-        "dispatches": 1,
-        "dispatch_check_at": case(
-            (_DRAINING, _steps.c.drain_until),
-            else_=seconds_after(settings.redispatch_s),
-        ),
-        "drain_task_id": case((_DRAINING, _steps.c.drain_task_id)),
-        "drain_token": case((_DRAINING, _steps.c.drain_token)),
-        "drain_until": case((_DRAINING, _steps.c.drain_until)),
-    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, and_, exists, func, or_, select, update
+from sqlalchemy import JSON, and_, bindparam, exists, func, or_, select, update
 
 from . import approvals, mapping
 from .advance import DependencyCounts, Readiness, readiness
@@ -21,6 +21,7 @@ from .errors import CommandRefused, ExpressionError
 from .events import Interrupt
 from .expressions import truthy
 from .models import ApprovalRequest, WorkflowStep, table_of_model
+from .moves import StepMove
 from .onward import carrier_of_drain
 from .parallelism import Places, ready_rows
 from .states import StepState, WorkflowState
@@ -61,6 +62,18 @@ def check_mode(mode: str) -> None:
     """Raise CommandRefused unless `mode` is one of `PAUSE_MODES`."""
     if mode not in PAUSE_MODES:
         raise CommandRefused("pause", f"mode: {mode!r} is not one of {', '.join(PAUSE_MODES)}", code="invalid")
+
+
+_COMPLETE = StepMove(
+    StepState.COMPLETED,
+    _steps.c.id == bindparam("of_step"),
+    **CLEARED,
+    result=bindparam("returned"),
+    error=None,
+    late=None,
+    completed_at=clock(),
+    carrier_id=None,
+)
 
 
 class Flow:
@@ -206,19 +219,10 @@ class Flow:
             self._propagate(step_ids)
             self.finish_run()
 
-    def complete_step(self, step_id: str, result: Any, cause: Cause, **values: Any) -> None:
+    def complete_step(self, step_id: str, result: Any, cause: Cause) -> None:
         """Move a running step to completed with `result`, a JSON value, and apply what follows."""
-        self.unit.move_steps(
-            StepState.COMPLETED,
-            cause,
-            _steps.c.id == step_id,
-            **CLEARED,
-            result=JSON.NULL if result is None else result,
-            error=None,
-            late=None,
-            completed_at=clock(),
-            **{"carrier_id": None, **values},
-        )
+        stored = JSON.NULL if result is None else result
+        self.unit.make(_COMPLETE, cause, of_step=step_id, returned=stored)
         self.settled([step_id])
 
     def _propagate(self, settled: Sequence[str]) -> None:

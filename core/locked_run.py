@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from .errors import RunNotFound
 from .models import WorkflowRun, table_of_model
@@ -29,7 +29,8 @@ _READ_RUN = select(
     _runs.c.open_steps,
     _runs.c.waiting_steps,
     _runs.c.max_parallel,
-)
+).where(_runs.c.id == bindparam("run_id"))
+_LOCK_RUN = _READ_RUN.with_for_update()
 
 
 @dataclass(slots=True)
@@ -57,8 +58,7 @@ def read_run(connection: Connection, run_id: str, *, lock: bool) -> LockedRun:
     Raises:
         RunNotFound: No such run.
     """
-    query = _READ_RUN.where(_runs.c.id == run_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(_LOCK_RUN if lock else _READ_RUN, {"run_id": run_id}).one_or_none()
     if row is None:
         raise RunNotFound(run_id)
     return LockedRun(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Float, bindparam, cast
 
 from .cause import Cause
 from .columns import clock, seconds_after
-from .dispatching import CLEARED, begin_attempts
+from .dispatching import CLEARED, begin_attempts_of
 from .flow import ENGINE, Flow
 from .json_values import storable_text
 from .models import WorkflowStep, table_of_model
+from .moves import StepMove
 from .retry import Retry, RetryPolicy, Tally, decide
 from .states import StepState
 
@@ -67,6 +71,32 @@ class Failure:
         return _REASONS.get(self.cause, self.message)
 
 
+@cache
+def _failing(*, again: bool, overridden: bool) -> StepMove:
+    """How a step fails: for good or to be tried `again`, and with other arguments then where its task has `overridden` them."""
+    values = {
+        **CLEARED,
+        "failures": bindparam("counted_failures"),
+        "losses": bindparam("counted_losses"),
+        "celery_retries": bindparam("counted_retries"),
+        "error": bindparam("message"),
+        "late": None,
+        "retry_at": seconds_after(cast(bindparam("delay_s"), Float)) if again else None,
+        "completed_at": None if again else clock(),
+    }
+    if overridden:
+        values["override"] = bindparam("new_override")
+    return StepMove(StepState.FAILED, _steps.c.id == bindparam("of_step"), **values)
+
+
+_RETRY = StepMove(
+    StepState.RUNNING,
+    _steps.c.id.in_(bindparam("step_ids", expanding=True)),
+    _steps.c.status == StepState.FAILED.value,
+    completed_at=None,
+)
+
+
 def record_failure(
     unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], failure: Failure, cause: Cause
 ) -> None:
@@ -75,21 +105,14 @@ def record_failure(
     decision = _decide(row.spec or {}, failure, tally)
     again = isinstance(decision, Retry)
     delay_s = decision.delay_s if isinstance(decision, Retry) else 0.0
-    counters = {"failures": tally.failures, "losses": tally.lost, "celery_retries": tally.celery_retries}
-    override = {"override": failure.override} if failure.cause == "celery_retry" else {}
-    unit.move_steps(
-        StepState.FAILED,
-        cause,
-        _steps.c.id == row.id,
-        **{
-            **CLEARED,
-            **counters,
-            **override,
-            "error": failure.message,
-            "late": None,
-            "retry_at": seconds_after(delay_s) if again else None,
-            "completed_at": None if again else clock(),
-        },
+    counted = {
+        "counted_failures": tally.failures,
+        "counted_losses": tally.lost,
+        "counted_retries": tally.celery_retries,
+    }
+    move = _failing(again=again, overridden=failure.cause == "celery_retry")
+    unit.make(
+        move, cause, of_step=row.id, message=failure.message, delay_s=delay_s, new_override=failure.override, **counted
     )
     flow = Flow(unit, settings)
     if not isinstance(decision, Retry):
@@ -100,15 +123,9 @@ def record_failure(
 
 def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cause: Cause) -> None:
     """Move failed steps to running with a new attempt each, and have them dispatched."""
-    moved = unit.move_steps(
-        StepState.RUNNING,
-        cause,
-        _steps.c.id.in_(step_ids),
-        _steps.c.status == StepState.FAILED.value,
-        completed_at=None,
-    )
+    moved = unit.make(_RETRY, cause, step_ids=list(step_ids))
     if moved:
-        begin_attempts(unit, settings, _steps.c.id.in_([change.entity_id for change in moved]))
+        begin_attempts_of(unit, settings, [change.entity_id for change in moved])
 
 
 def apply_late(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cause: Cause) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, literal, null, select
+from sqlalchemy import Integer, bindparam, func, insert, literal, null, select
 
 from .columns import Json, clock
 from .events import StateChange
@@ -19,13 +19,13 @@ from .transitions import STEP_TABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, Connection, Row, Update
+    from sqlalchemy import ColumnElement, Connection, Insert, Row
 
     from .cause import Cause
     from .locked_run import LockedRun
     from .states import StepState
 
-__all__ = ["STORED", "Subject", "append_step_rows", "change_of", "change_of_row", "new_row"]
+__all__ = ["STORED", "Subject", "append_step_rows", "appending", "change_of", "change_of_row", "new_row"]
 
 #: What the database gives a new row of the history, and its number.
 STORED = ("id", "seq", "created_at")
@@ -132,24 +132,15 @@ def change_of_row(row: Mapping[str, Any], stored: Row[*tuple[Any, ...]]) -> Stat
     )
 
 
-def append_step_rows(
-    connection: Connection,
-    run: LockedRun,
-    where: ColumnElement[bool],
-    target: StepState | None,
-    cause: Cause,
-    *,
-    move: Update | None = None,
-) -> list[StateChange]:
-    """Append a row for each step that meets `where`, in plan order and in one statement, on PostgreSQL together with the move.
+def appending(where: ColumnElement[bool], target: StepState | None) -> Insert:
+    """The statement that appends a row for each step that meets `where`, in plan order.
 
     Args:
-        connection: The run's transaction.
-        run: The locked run.
         where: Which steps.
         target: Where they move; None for the row of their creation.
-        cause: Who and why.
-        move: Moves the steps that meet `where`. The lock is held, so it finds the rows that are appended for.
+
+    Returns:
+        To be sent with `append_step_rows`.
     """
     order = func.row_number().over(order_by=(_steps.c.position, _steps.c.key))
     source = (
@@ -158,27 +149,37 @@ def append_step_rows(
             _steps.c.id,
             _steps.c.session_id,
             _steps.c.run_id,
-            literal(run.seq) + order,
+            bindparam("behind", type_=Integer) + order,
             _steps.c.status if target is not None else null(),
             _steps.c.status if target is None else literal(target.value),
-            literal(cause.reason, type_=_history.c.transition_reason.type),
-            literal(cause.actor),
+            bindparam("reason", type_=_history.c.transition_reason.type),
+            bindparam("actor", type_=_history.c.transitioned_by.type),
             _steps.c.key,
             _steps.c.attempt,
             clock(),
-            literal(cause.meta, type_=Json),
+            bindparam("about", type_=Json),
         )
         .where(where)
         # Ordered, so that id and created_at (volatile, evaluated row by row) rise with seq.
         .order_by(_steps.c.position, _steps.c.key)
     )
-    append = insert(_history).from_select(list(_WRITTEN), source, include_defaults=False).returning(*_RETURNED)
-    together = move is not None and connection.dialect.name == "postgresql"
-    if move is not None and together:
-        append = append.add_cte(move.returning(_steps.c.id).cte("moved"))
-    rows = connection.execute(append).all()
-    if move is not None and not together and rows:
-        connection.execute(move)
+    return insert(_history).from_select(list(_WRITTEN), source, include_defaults=False).returning(*_RETURNED)
+
+
+def append_step_rows(
+    connection: Connection, run: LockedRun, statement: Insert, cause: Cause, parameters: Mapping[str, Any]
+) -> list[StateChange]:
+    """Append the rows of a statement of `appending`, numbered from the locked run's `seq`.
+
+    Args:
+        connection: The run's transaction.
+        run: The locked run.
+        statement: What appends, alone or together with the move itself.
+        cause: Who and why.
+        parameters: Of the statement's conditions.
+    """
+    told = {"behind": run.seq, "reason": cause.reason, "actor": cause.actor, "about": cause.meta}
+    rows = connection.execute(statement, {**told, **parameters}).all()
     run.seq += len(rows)
     return [
         change_of(

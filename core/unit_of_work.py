@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ClauseElement, and_, select, update
+from sqlalchemy import ClauseElement, and_, bindparam, select, update
 
 from .columns import clock
 from .errors import (
@@ -31,7 +31,8 @@ from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
 from .guards import GuardContext
 from .locked_run import LockedRun, read_run
 from .models import WorkflowRun, WorkflowStep, table_of_model
-from .register import Subject, append_step_rows, change_of, new_row
+from .moves import RUN, StepMove
+from .register import Subject, append_step_rows, appending, change_of, new_row
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 from .unwritten import NewStep, Unwritten
@@ -218,9 +219,8 @@ class UnitOfWork:
                 subject = Subject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
                 self._append(subject, None, StepState.PENDING, cause)
             return
-        self._record(
-            append_step_rows(self.connection, self.run, and_(_steps.c.run_id == self.run.id, *conditions), None, cause)
-        )
+        append = appending(and_(_steps.c.run_id == self.run.id, *conditions), None)
+        self._record(append_step_rows(self.connection, self.run, append, cause, {}))
 
     def move_steps(
         self,
@@ -248,24 +248,27 @@ class UnitOfWork:
             GuardRefused: An attached guard did not hold for one of the steps.
             TransitionVetoed: A listener stopped it.
         """
-        sources = [state.value for state in STEP_TABLE.sources(target)]
-        where = and_(_steps.c.run_id == self.run.id, _steps.c.status.in_(sources), *conditions)
-        if cause.vetoable:
-            self._require_steps(where, target, cause)
-        elif values.get("claim_token") and not self._may_start(where, target, cause):
-            return []
-        return self._write_steps(where, target, cause, **values)
+        return self.make(StepMove(target, *conditions, **values), cause)
 
-    def _write_steps(
-        self,
-        where: ColumnElement[bool],
-        target: StepState,
-        cause: Cause,
-        **values: Any,
-    ) -> list[StateChange]:
-        self._announce_steps(where, target, cause)
-        move = update(_steps).where(where).values(status=target.value, **values)
-        return self._record(append_step_rows(self.connection, self.run, where, target, cause, move=move))
+    def make(self, move: StepMove, cause: Cause, **parameters: Any) -> list[StateChange]:
+        """Make a move that is built already, with its parameters; otherwise as `move_steps`."""
+        if cause.vetoable:
+            self._require_steps(move.where, move.target, cause, parameters)
+        elif move.claims and not self._may_start(move, cause, parameters):
+            return []
+        return self._make(move, cause, parameters)
+
+    def _make(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
+        parameters = {**parameters, RUN: self.run.id}
+        self._announce_steps(move, cause, parameters)
+        connection = self.connection
+        if connection.dialect.name == "postgresql":
+            # The lock is held, so the move finds the rows that are appended for.
+            return self._record(append_step_rows(connection, self.run, move.together, cause, parameters))
+        changes = append_step_rows(connection, self.run, move.append, cause, parameters)
+        if changes:
+            connection.execute(move.update, parameters)
+        return self._record(changes)
 
     def move_step(self, step_id: str, target: StepState, cause: Cause, **values: Any) -> StateChange | None:
         """Move one step along one edge, guards included.
@@ -282,8 +285,8 @@ class UnitOfWork:
         row = self._required_step(step_id, target, cause, self._rules if cause.vetoable else NO_RULES)
         if row is None:
             return None
-        where = and_(_steps.c.id == step_id, _steps.c.status == row["status"])
-        changes = self._write_steps(where, target, cause, **values)
+        move = StepMove(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
+        changes = self._make(move, cause, {})
         if not changes:
             raise TransitionConflict(**_step_edge(row, target))
         return changes[0]
@@ -312,20 +315,22 @@ class UnitOfWork:
 
     def check_steps(self, target: StepState, cause: Cause, *conditions: ColumnElement[bool]) -> None:
         """Raise unless the attached guards let every step that meets `conditions` move to `target` now."""
-        self._require_steps(and_(_steps.c.run_id == self.run.id, *conditions), target, cause)
+        self._require_steps(and_(_steps.c.run_id == bindparam(RUN), *conditions), target, cause, {})
 
-    def _require_steps(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> None:
+    def _require_steps(
+        self, where: ColumnElement[bool], target: StepState, cause: Cause, parameters: Mapping[str, Any]
+    ) -> None:
         """Ask the attached guards about each step that would move; without a rule for the edge nothing is read."""
         ruled = self._rules.steps_moving_to(target, self.run.name) if self._rules else None
         if ruled is None:
             return
         query = select(_steps).where(where, ruled).order_by(_steps.c.position, _steps.c.key)
-        for row in self.connection.execute(query).mappings().all():
+        for row in self.connection.execute(query, {**parameters, RUN: self.run.id}).mappings().all():
             self._require_guards(STEP_TABLE.entity_type, row, target, cause, self._rules)
 
-    def _may_start(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> bool:
+    def _may_start(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> bool:
         try:
-            self._require_steps(where, target, cause)
+            self._require_steps(move.where, move.target, cause, parameters)
         except GuardRefused as refusal:
             logger.info("a start is put off: %s", refusal)
             return False
@@ -399,13 +404,14 @@ class UnitOfWork:
                     raise
                 logger.warning("veto of %s → %s ignored: it has already happened", change.from_state, change.to_state)
 
-    def _announce_steps(self, where: ColumnElement[bool], target: StepState, cause: Cause) -> None:
+    def _announce_steps(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> None:
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
         rows = self.connection.execute(
             select(_steps.c.id, _steps.c.key, _steps.c.attempt, _steps.c.status)
-            .where(where)
+            .where(move.where)
             .order_by(_steps.c.position, _steps.c.key),
+            parameters,
         )
         self._announce(
             [
@@ -413,7 +419,7 @@ class UnitOfWork:
                     self.run,
                     Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt),
                     row.status,
-                    target,
+                    move.target,
                     cause,
                 )
                 for row in rows

@@ -8,9 +8,10 @@ columns are held here, and go out together: when somebody is about to read, or a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import update
+from sqlalchemy import ClauseElement, bindparam, update
 
 from .bulk import Batch, insert_batches, insert_behind
 from .columns import seconds_after
@@ -21,7 +22,7 @@ from .states import StepState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Update
 
     from .events import StateChange
     from .locked_run import LockedRun
@@ -149,12 +150,14 @@ class Unwritten:
         Returns:
             The changes that the history's rows are; None where the row is not what it was, and nothing was written.
         """
-        written = (
-            update(_runs)
-            .where(_runs.c.id == run.id, _runs.c.status == status.value)
-            .values(**_columns_of(run), **self.values)
-        )
-        stored = insert_behind(connection, written, Batch(_history, self.history), STORED)
+        columns = {**_columns_of(run), **self.values}
+        expressions = {name: value for name, value in columns.items() if isinstance(value, ClauseElement)}
+        written = _writing(tuple(name for name in columns if name not in expressions))
+        if expressions:
+            written = written.values(expressions)
+        parameters = {_new(name): value for name, value in columns.items() if name not in expressions}
+        parameters |= {"written_run": run.id, "written_status": status.value}
+        stored = insert_behind(connection, written, parameters, Batch(_history, self.history), STORED)
         if stored is None:
             return None
         self.values = {}
@@ -193,3 +196,14 @@ def _columns_of(run: LockedRun) -> dict[str, Any]:
         "open_steps": run.open_steps,
         "waiting_steps": run.waiting_steps,
     }
+
+
+@cache
+def _writing(names: tuple[str, ...]) -> Update:
+    """The statement that writes these columns to the run's row, built once for each set of them."""
+    is_as_read = _runs.c.id == bindparam("written_run"), _runs.c.status == bindparam("written_status")
+    return update(_runs).where(*is_as_read).values({name: bindparam(_new(name)) for name in names})
+
+
+def _new(name: str) -> str:
+    return f"new_{name}"  # a parameter may not be called as a column
