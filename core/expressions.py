@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
+
 from .errors import ExpressionError
 from .expression_syntax import ALL, Reading, read
 
@@ -71,11 +73,20 @@ def evaluate(expression: str, context: Mapping[str, Any]) -> Json:
     try:
         found = reading.parsed.search(context)
     except _EVALUATION_ERRORS as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ExpressionError(expression, detail) from error
+        raise ExpressionError(expression, _why(error)) from None  # a chained one would quote data in a traceback
     if isinstance(found, float) and not math.isfinite(found):
         raise ExpressionError(expression, f"gives {found}, which is no JSON number")
     return found
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, without the data: the text goes into the history and to subscribers, who may not see inputs and results."""
+    if isinstance(error, JMESPathTypeError):
+        expected = " or ".join(error.expected_types)
+        return f"{error.function_name}() takes {expected}, not {error.actual_type}"
+    if isinstance(error, JMESPathError | ArithmeticError | TypeError):  # these speak of the expression, and of types
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"cannot be evaluated here ({type(error).__name__})"
 
 
 def truthy(expression: str, context: Mapping[str, Any]) -> bool:

@@ -81,7 +81,8 @@ class _Copier:
     def _key(self, key: object, path: JsonPath) -> str:
         if isinstance(key, str):
             return self._text(key, path)
-        self._refuse(path, f"the key {key!r} is {type(key).__name__}, not a string: quote it")
+        # Not the key itself: it may be a result's, and what is told of those goes to subscribers, who may not see them.
+        self._refuse(path, f"a key is {type(key).__name__}, not a string: quote it")
         return str(key)
 
     def _text(self, value: str, path: JsonPath) -> str:

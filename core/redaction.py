@@ -20,7 +20,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}(?=://)")
 # Up to the last @ of a word, because a password may hold an unescaped one; quotes and brackets end the word.
 _CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40}://)[^\s'\"<>]{0,2000}@")
 _NAMED: Final = re.compile(
-    r"((?<![a-z])(?:pg|ssl)?(?:password|passwd|passphrase|pwd|secret|token|signature|(?:api|access|private)_?key)"
+    r"((?:password|passwd|passphrase|(?<![a-z])(?:pwd|secret|token|signature|(?:api|access|private)_?key))"
     r"['\"]?\s*(?:=|:(?!/))\s*)"
     r"('[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)",
     re.IGNORECASE,

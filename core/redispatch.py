@@ -91,22 +91,21 @@ class Redispatcher:
         self._find_missing = find_missing
         self._pace = Pace(settings)
 
-    def send_due(self, batch: int = BATCH) -> int:
+    def send_due(self, batch: int = BATCH, *, session_id: str | None = None) -> int:
         """Send what is due again, and no more of it than the pace allows.
 
         Args:
             batch: How many in one transaction.
+            session_id: Given, only steps of that session.
 
         Returns:
             How many were sent.
         """
+        due = _DUE if session_id is None else and_(_DUE, _steps.c.session_id == session_id)
         with self._database.reading() as connection:
-            if (
-                connection.scalar(select(_steps.c.id).where(_DUE, _REPLACEABLE, _UNCLAIMED, _EXECUTING).limit(1))
-                is None
-            ):
+            if connection.scalar(select(_steps.c.id).where(due, _REPLACEABLE, _UNCLAIMED, _EXECUTING).limit(1)) is None:
                 return 0
-        return self._send(batch, _DUE)
+        return self._send(batch, due)
 
     def send_missing(self, batch: int = BATCH) -> int:
         """Send again what is not due yet and whose message is nowhere any more."""

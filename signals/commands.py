@@ -135,8 +135,8 @@ class CommandHandler:
             return repeated(lambda: self._look(command, args))
         if command.command == "dispatch":
             # A hint from a client that knows no routes: send what is due now, as far as the pace allows, and not at the next
-            # sweep. Nothing to record, and nothing to tell: how much is due concerns all sessions.
-            Redispatcher(self._database, self._settings).send_due()
+            # sweep. Nothing to record, and nothing to tell: whoever is due is sent sooner or later.
+            Redispatcher(self._database, self._settings).send_due(session_id=command.session_id)
             return {"ok": True, "result": None}
         try:
             return self._transact(command, partial(self._carry_out, command, args), fresh=fresh)

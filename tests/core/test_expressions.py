@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_wrong_expression_is_refused_with_the_place_and_what_was_meant(express
 def test_an_evaluation_that_fails_is_a_typed_error(expression: str) -> None:
     with pytest.raises(ExpressionError):
         evaluate(expression, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "sum(input.card)",
+        "sum(input.cards)",
+        "join(',', input)",
+        "max(input.mixed)",
+        "sort_by(input.list, &card)",
+        "max_by(input.list, &card)",
+        "abs(input.card)",
+        "keys(input.card)",
+        "to_number(input.cards) || ceil(input.card)",
+        "length(`1`) || input.card",
+    ],
+)
+def test_what_failed_is_told_without_the_data(expression: str) -> None:
+    """The text becomes the step's error and its history's reason, and goes to subscribers, who may see no input."""
+    secret = "4111-planted"  # noqa: S105 - to be looked for
+    data = {"card": secret, "cards": [secret], "mixed": [secret, 1], "list": [{"card": {"no": secret}}]}
+    with pytest.raises(ExpressionError) as refused:
+        evaluate(expression, {"input": data})
+    assert secret not in "".join(traceback.format_exception(refused.value)) + repr(refused.value)
+    assert refused.value.detail
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e999"])

@@ -156,7 +156,7 @@ def test_a_key_inside_the_alphabet_is_accepted(key: object) -> None:
         (object(), "object is not JSON"),
         (float("nan"), "nan is no JSON number"),
         (float("-inf"), "-inf is no JSON number"),
-        ({1: "x"}, "the key 1 is int, not a string: quote it"),
+        ({1: "x"}, "a key is int, not a string: quote it"),
         ("a\0b", "text with a NUL character cannot be stored"),
         ("\ud800", "text with a lone surrogate cannot be stored"),
         (2**4097, "an integer of over 4096 bits: pass a string"),

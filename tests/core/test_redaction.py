@@ -47,6 +47,7 @@ def test_of_a_url_the_place_is_shown_and_nothing_that_lets_one_in(url: str, show
         f"postgresql://db/shop?password={SECRET}&sslpassword={SECRET}",
         f'{{"password": "{SECRET}", "api_key": "{SECRET}", "Token": "{SECRET}"}}',
         f"PGPASSWORD={SECRET} POSTGRES_PASSWORD={SECRET}",
+        f"dbpassword={SECRET} sslpassword={SECRET} mypasswd: {SECRET}",
     ],
 )
 def test_of_a_text_the_secrets_are_left_out(text: str) -> None:

@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from interlock.core import WorkflowController
-from interlock.core.models import Base
+from interlock.core.columns import seconds_after
+from interlock.core.models import Base, WorkflowStep
 from interlock.core.settings import Settings
 from interlock.signals.commands import CommandHandler
 from interlock.signals.control_door import Admitted, ControlDoor
@@ -60,6 +61,7 @@ class Stage:
     def _play(self, run_id: str, state: str) -> None:
         acts: dict[str, Callable[[], Any]] = {
             "executing": lambda: self.worker.claim("a"),
+            "overdue": lambda: self._let_be_due(run_id),
             "step_paused": lambda: (self.worker.claim("a"), self._ours("pause_step", run_id, "a")),
             "paused": lambda: (self.worker.claim("a"), self._ours("pause_workflow", run_id)),
             "failed": lambda: self.worker.run_failing("a"),
@@ -69,6 +71,11 @@ class Stage:
         }
         acts[state]()
         self.worker.queue.clear()
+
+    def _let_be_due(self, run_id: str) -> None:
+        with self.database.engine.begin() as connection:
+            ours = update(WorkflowStep).where(WorkflowStep.run_id == run_id)
+            connection.execute(ours.values(dispatch_check_at=seconds_after(-1)))
 
     def _ours(self, method: str, *args: str) -> None:
         with self.database.session() as session:

@@ -32,7 +32,7 @@ VERBS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "retry": ("failed", {"step": "a"}),
     "settle": ("failed", {"step": "a", "result": 1}),
     "rerun": ("ended", {}),
-    "dispatch": ("executing", {}),
+    "dispatch": ("overdue", {}),
     "replay": ("executing", {}),
     "status": ("executing", {}),
     "result": ("completed", {"step": "a"}),
@@ -98,6 +98,15 @@ def test_a_command_of_another_session_shows_and_moves_nothing(either_stage: Stag
     shown = str(existing).replace(run_id, "RUN")
     assert not any(word in shown for word in ("red-run", "red-input", "red-result", "A red errand"))
     assert stage.command(verb, run_id, OURS, args)["ok"], "in its own session it would have succeeded"
+
+
+def test_what_is_due_is_sent_again_for_its_own_session(either_stage: Stage) -> None:
+    stage = either_stage
+    run_id = stage.run_in("overdue")
+    assert stage.command("dispatch", None, THEIRS, {})["ok"]
+    assert not stage.worker.queue
+    assert stage.command("dispatch", None, OURS, {})["ok"]
+    assert {dispatch.run_id for dispatch in stage.worker.queue} == {run_id}
 
 
 def test_lists_and_keys_are_a_sessions_own(stage: Stage) -> None:
