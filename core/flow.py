@@ -245,8 +245,14 @@ class Flow:
         now = [*self._skip(hopeless, _NO_TRIGGER), *self._join(joining), *self._start(ready)]
         for row in mapped:
             if row.open_deps > 0 and row.spec["map"].get("max_parallel") is not None and self._executes():
-                now += self._start(ready_rows(self.unit.connection, self.unit.run, row.id))
+                now += self._start_items(row)
         return now
+
+    def _start_items(self, row: Row[*tuple[Any, ...]]) -> list[str]:
+        """Start as many items of a limited map as there are places for; most often one, for the one that has settled."""
+        places = Places(self.unit)
+        left = places.left_among(row)
+        return self._start(ready_rows(self.unit.connection, self.unit.run, row.id, limit=left), places) if left else []
 
     def _begin_approved(self) -> None:
         """Begin what was approved while there was no place for it; before others, since a person asked for it."""

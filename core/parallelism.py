@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, bindparam, func, or_, select
 
 from .models import WorkflowStep, table_of_model
 from .states import StepState
@@ -37,6 +37,27 @@ _HOLDS_A_PLACE = or_(
     # One for which something was asked while the workflow was paused gets its place when that is done.
     and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None), _steps.c.late.is_(None)),
 )
+_HELD = (
+    select(
+        _steps.c.parent_id,
+        func.count().label("held"),
+        func.max(_steps.c.spec["each"]["max_parallel"].as_integer()).label("limit"),
+    )
+    .where(_steps.c.run_id == bindparam("of_run"), _HOLDS_A_PLACE)
+    .group_by(_steps.c.parent_id)
+)
+_READY = (
+    select(_steps.c.id, _steps.c.key, _steps.c.parent_id, _steps.c.spec, _steps.c.attempt)
+    .where(
+        _steps.c.run_id == bindparam("of_run"),
+        _steps.c.status == StepState.PENDING.value,
+        _steps.c.attempt == 0,
+        _steps.c.open_deps == 0,
+    )
+    .order_by(_steps.c.position)
+    .limit(bindparam("at_most"))
+)
+_READY_ITEMS = _READY.where(_steps.c.parent_id == bindparam("of_parent"))
 _READ_AHEAD = 100
 
 
@@ -69,6 +90,12 @@ class Places:
         held[row.parent_id] += 1
         return True
 
+    def left_among(self, parent: Row[*tuple[Any, ...]]) -> int:
+        """How many children of a limited mapped step (a row with `id` and `spec`) may be started."""
+        held = self._count()
+        left: int = parent.spec["map"]["max_parallel"] - held[parent.id]
+        return max(0, left if self._run.max_parallel is None else min(left, self._run.max_parallel - held.total()))
+
     def full_parents(self) -> list[str]:
         """Ids of the mapped steps of which as many children are in work as may be."""
         held = self._count()
@@ -76,18 +103,8 @@ class Places:
 
     def _count(self) -> Counter[str | None]:
         if self._held is None:
-            query = (
-                select(
-                    _steps.c.parent_id,
-                    func.count().label("held"),
-                    func.max(_steps.c.spec["each"]["max_parallel"].as_integer()).label("limit"),
-                )
-                .where(_steps.c.run_id == self._run.id, _HOLDS_A_PLACE)
-                .group_by(_steps.c.parent_id)
-            )
-            if self._without:
-                query = query.where(_steps.c.id.not_in(self._without))
-            rows = self._unit.connection.execute(query).all()
+            query = _HELD.where(_steps.c.id.not_in(self._without)) if self._without else _HELD
+            rows = self._unit.connection.execute(query, {"of_run": self._run.id}).all()
             self._held = Counter({row.parent_id: row.held for row in rows})
             self._limits = {row.parent_id: row.limit for row in rows if row.parent_id and row.limit is not None}
         return self._held
@@ -110,22 +127,13 @@ def ready_rows(
         without: Not the children of these: they would fill what is read ahead, and hide others that may start.
         limit: How many at most.
     """
-    query = (
-        select(_steps.c.id, _steps.c.key, _steps.c.parent_id, _steps.c.spec, _steps.c.attempt)
-        .where(
-            _steps.c.run_id == run.id,
-            _steps.c.status == StepState.PENDING.value,
-            _steps.c.attempt == 0,
-            _steps.c.open_deps == 0,
-        )
-        .order_by(_steps.c.position)
-        .limit(limit)
-    )
+    parameters: dict[str, Any] = {"of_run": run.id, "at_most": limit}
+    query = _READY
     if parent_id is not None:
-        query = query.where(_steps.c.parent_id == parent_id)
+        query, parameters["of_parent"] = _READY_ITEMS, parent_id
     if without:
         query = query.where(or_(_steps.c.parent_id.is_(None), _steps.c.parent_id.not_in(without)))
-    return list(connection.execute(query).all())
+    return list(connection.execute(query, parameters).all())
 
 
 def _sibling_limit(row: Row[*tuple[Any, ...]] | NewStep) -> int | None:
