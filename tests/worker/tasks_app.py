@@ -299,7 +299,7 @@ def dies(times: int) -> int:
     return count
 
 
-@app.task(soft_time_limit=1)
+@app.task(soft_time_limit=3)
 def over_time(gate: str) -> None:
     note("begin")
     pass_gate(gate)
