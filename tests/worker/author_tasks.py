@@ -228,6 +228,14 @@ def double(item: int) -> int:
     return item * 2
 
 
+@app.task
+def double_at_gate(item: int, gate: str, free: int) -> int:
+    """Do one item; all but the first `free` wait at the gate."""
+    if item >= free:
+        pass_gate(gate)
+    return item * 2
+
+
 # --- planning
 
 
