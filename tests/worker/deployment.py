@@ -18,7 +18,7 @@ from interlock.core.settings import Settings
 from tests.servers import ROOT, CeleryWorker, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Row
@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 APP = "tests.worker.tasks_app"
 DEADLINE_S = 20.0
 
+#: For workers whose claims and graces are not to end by themselves, however busy the machine is.
+CALM = {"INTERLOCK_LEASE_S": "10", "INTERLOCK_CANCEL_GRACE_S": "5"}
+#: For workers of tests that wait for the end of a lease or of a grace.
+BRIEF = {"INTERLOCK_LEASE_S": "2", "INTERLOCK_CANCEL_GRACE_S": "1.5"}
+BRIEF_LEASE_S = float(BRIEF["INTERLOCK_LEASE_S"])
+
 _SETTINGS = {
-    "INTERLOCK_LEASE_S": "2",
+    **BRIEF,
     "INTERLOCK_HEARTBEAT_S": "0.5",
     "INTERLOCK_SWEEP_S": "0.3",
     "INTERLOCK_REDISPATCH_S": "3",
-    "INTERLOCK_CANCEL_GRACE_S": "1.5",
     "INTERLOCK_WATCH_POLL_S": "1",
 }
 _steps = WorkflowStep.__table__
@@ -99,7 +104,7 @@ class Ledger:
 
 
 class Deployment:
-    """Servers, a database, workers, and a producer's view of them."""
+    """Servers, a database, workers, and a producer's view of them; `settings` are those of every worker, such as `CALM`."""
 
     def __init__(
         self,
@@ -110,8 +115,10 @@ class Deployment:
         *,
         ledger: RedisServer | None = None,
         app: str = APP,
+        settings: Mapping[str, str] = BRIEF,
     ) -> None:
         self.broker = broker
+        self._settings = {**_SETTINGS, **settings}
         self.app_path = app
         self.events = events
         self.database_url = database_url
@@ -128,7 +135,7 @@ class Deployment:
     def environment(self) -> dict[str, str]:
         """What a worker is told."""
         return {
-            **_SETTINGS,
+            **self._settings,
             "INTERLOCK_BROKER_URL": self.broker.url(0),
             "INTERLOCK_REDIS_URL": self.events.url(0),
             "INTERLOCK_DATABASE_URL": self.database_url,
@@ -146,14 +153,14 @@ class Deployment:
             interlock_watch_poll_s=1,
             interlock_check_tasks=False,  # shared tasks of other test modules make it know some, and not these
             interlock_redispatch_s=3,
-            interlock_lease_s=2,
+            interlock_lease_s=float(self._settings["INTERLOCK_LEASE_S"]),
             interlock_command_timeout_s=10,
         )
         app.conf.update(settings)
         self._stack.callback(app.close)
         return app
 
-    def remote_client(self, command_timeout_s: float = 5, **options: Any) -> Client:
+    def remote_client(self, command_timeout_s: float = 20, **options: Any) -> Client:
         """A client that has the broker and Redis, and no database."""
         settings = Settings.load(None, {}, command_timeout_s=command_timeout_s, watch_poll_s=1)
         urls = {"broker_url": self.broker.url(0), "redis_url": self.events.url(0)}
