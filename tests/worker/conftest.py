@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.checker import check
 from tests.servers import RedisServer
-from tests.worker.deployment import CALM, Deployment
+from tests.worker.deployment import CALM, DEADLINE_S, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def deployment(
     name = f"interlock_{request.module.__name__.rpartition('.')[2]}"
     folder: Path = tmp_path_factory.mktemp("deployment")
     url = _postgres_databases.create(name, _postgres_template)
-    with Deployment(*worker_redis, url, folder, settings=CALM) as deployment:
+    with Deployment(*worker_redis, url, folder, settings=CALM, answer_s=DEADLINE_S) as deployment:
         yield deployment
         deployment.stop_workers()
         check(deployment.database)

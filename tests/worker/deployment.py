@@ -104,7 +104,18 @@ class Ledger:
 
 
 class Deployment:
-    """Servers, a database, workers, and a producer's view of them; `settings` are those of every worker, such as `CALM`."""
+    """Servers, a database, workers, and a producer's view of them.
+
+    Args:
+        broker: The server of the broker and of Celery's results.
+        events: The server of events.
+        database_url: A migrated database.
+        folder: Where logs and temporary files go.
+        ledger: The server of the ledger and the gates; without it, the broker's.
+        app: What workers run.
+        settings: What every worker is told, such as `CALM`.
+        answer_s: How long a client without a database waits for an answer.
+    """
 
     def __init__(
         self,
@@ -116,9 +127,11 @@ class Deployment:
         ledger: RedisServer | None = None,
         app: str = APP,
         settings: Mapping[str, str] = BRIEF,
+        answer_s: float = 5,
     ) -> None:
         self.broker = broker
         self._settings = {**_SETTINGS, **settings}
+        self._answer_s = answer_s
         self.app_path = app
         self.events = events
         self.database_url = database_url
@@ -160,9 +173,10 @@ class Deployment:
         self._stack.callback(app.close)
         return app
 
-    def remote_client(self, command_timeout_s: float = 20, **options: Any) -> Client:
+    def remote_client(self, command_timeout_s: float | None = None, **options: Any) -> Client:
         """A client that has the broker and Redis, and no database."""
-        settings = Settings.load(None, {}, command_timeout_s=command_timeout_s, watch_poll_s=1)
+        timeout_s = self._answer_s if command_timeout_s is None else command_timeout_s
+        settings = Settings.load(None, {}, command_timeout_s=timeout_s, watch_poll_s=1)
         urls = {"broker_url": self.broker.url(0), "redis_url": self.events.url(0)}
         return Client(**{"settings": settings, "actor": "remote", **urls, **options})
 
