@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -157,7 +158,7 @@ class CeleryWorker:
             self._started.wait()
         if children_too:
             for child in children:
-                if child.is_running():  # compares start times: a reused id is not ours
+                with suppress(psutil.NoSuchProcess):  # it compares start times: a reused id is not ours
                     child.kill()
             psutil.wait_procs(children, timeout=STARTUP_TIMEOUT_S)
 

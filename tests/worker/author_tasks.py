@@ -85,8 +85,8 @@ def tidy(gate: str) -> Any:
     step = this_step()
     if step.last_checkpoint is not None:
         return step.last_checkpoint
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except StepInterrupted:
         step.checkpoint({"saved": "while stopping", "attempt": step.attempt})
@@ -101,8 +101,8 @@ def hasty(limit: int) -> list[int]:
     """Do nothing but save how far it is, so that a stop comes while it saves."""
     step = this_step()
     start = step.last_checkpoint or 0
-    note("begin")
     try:
+        note("begin")
         for count in range(start, limit):
             step.checkpoint(count + 1)
     except Exception as stop:
@@ -136,8 +136,8 @@ def polite(gate: str, answer: str) -> str | None:
 @app.task
 def stopped_and_knows(gate: str) -> None:
     """Ask after the interruption as well."""
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except StepInterrupted:
         note(f"should stop: {this_step().should_stop()}")
@@ -225,6 +225,14 @@ def item_fails_once(item: int, bad: int) -> int:
 @app.task
 def double(item: int) -> int:
     """Do one item."""
+    return item * 2
+
+
+@app.task
+def double_at_gate(item: int, gate: str, free: int) -> int:
+    """Do one item; all but the first `free` wait at the gate."""
+    if item >= free:
+        pass_gate(gate)
     return item * 2
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["mark", "note", "pass_gate", "recorded"]
 
-GATE_TIMEOUT_S = 30
+GATE_TIMEOUT_S = 120
 
 
 def _ledger() -> Redis:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.checker import check
 from tests.servers import RedisServer
-from tests.worker.deployment import Deployment
+from tests.worker.deployment import CALM, DEADLINE_S, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,8 @@ def deployment(
     """Broker, events server, PostgreSQL database and whatever workers the module starts."""
     name = f"interlock_{request.module.__name__.rpartition('.')[2]}"
     folder: Path = tmp_path_factory.mktemp("deployment")
-    with Deployment(*worker_redis, _postgres_databases.create(name, _postgres_template), folder) as deployment:
+    url = _postgres_databases.create(name, _postgres_template)
+    with Deployment(*worker_redis, url, folder, settings=CALM, answer_s=DEADLINE_S) as deployment:
         yield deployment
         deployment.stop_workers()
         check(deployment.database)

@@ -18,7 +18,7 @@ from interlock.core.settings import Settings
 from tests.servers import ROOT, CeleryWorker, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Row
@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 APP = "tests.worker.tasks_app"
 DEADLINE_S = 20.0
 
+#: For workers whose claims and graces are not to end by themselves, however busy the machine is.
+CALM = {"INTERLOCK_LEASE_S": "10", "INTERLOCK_CANCEL_GRACE_S": "5"}
+#: For workers of tests that wait for the end of a lease or of a grace.
+BRIEF = {"INTERLOCK_LEASE_S": "2", "INTERLOCK_CANCEL_GRACE_S": "1.5"}
+BRIEF_LEASE_S = float(BRIEF["INTERLOCK_LEASE_S"])
+
 _SETTINGS = {
-    "INTERLOCK_LEASE_S": "2",
+    **BRIEF,
     "INTERLOCK_HEARTBEAT_S": "0.5",
     "INTERLOCK_SWEEP_S": "0.3",
     "INTERLOCK_REDISPATCH_S": "3",
-    "INTERLOCK_CANCEL_GRACE_S": "1.5",
     "INTERLOCK_WATCH_POLL_S": "1",
 }
 _steps = WorkflowStep.__table__
@@ -99,7 +104,18 @@ class Ledger:
 
 
 class Deployment:
-    """Servers, a database, workers, and a producer's view of them."""
+    """Servers, a database, workers, and a producer's view of them.
+
+    Args:
+        broker: The server of the broker and of Celery's results.
+        events: The server of events.
+        database_url: A migrated database.
+        folder: Where logs and temporary files go.
+        ledger: The server of the ledger and the gates; without it, the broker's.
+        app: What workers run.
+        settings: What every worker is told, such as `CALM`.
+        answer_s: How long a client without a database waits for an answer.
+    """
 
     def __init__(
         self,
@@ -110,8 +126,12 @@ class Deployment:
         *,
         ledger: RedisServer | None = None,
         app: str = APP,
+        settings: Mapping[str, str] = BRIEF,
+        answer_s: float = 5,
     ) -> None:
         self.broker = broker
+        self._settings = {**_SETTINGS, **settings}
+        self._answer_s = answer_s
         self.app_path = app
         self.events = events
         self.database_url = database_url
@@ -128,7 +148,7 @@ class Deployment:
     def environment(self) -> dict[str, str]:
         """What a worker is told."""
         return {
-            **_SETTINGS,
+            **self._settings,
             "INTERLOCK_BROKER_URL": self.broker.url(0),
             "INTERLOCK_REDIS_URL": self.events.url(0),
             "INTERLOCK_DATABASE_URL": self.database_url,
@@ -146,16 +166,17 @@ class Deployment:
             interlock_watch_poll_s=1,
             interlock_check_tasks=False,  # shared tasks of other test modules make it know some, and not these
             interlock_redispatch_s=3,
-            interlock_lease_s=2,
+            interlock_lease_s=float(self._settings["INTERLOCK_LEASE_S"]),
             interlock_command_timeout_s=10,
         )
         app.conf.update(settings)
         self._stack.callback(app.close)
         return app
 
-    def remote_client(self, command_timeout_s: float = 5, **options: Any) -> Client:
+    def remote_client(self, command_timeout_s: float | None = None, **options: Any) -> Client:
         """A client that has the broker and Redis, and no database."""
-        settings = Settings.load(None, {}, command_timeout_s=command_timeout_s, watch_poll_s=1)
+        timeout_s = self._answer_s if command_timeout_s is None else command_timeout_s
+        settings = Settings.load(None, {}, command_timeout_s=timeout_s, watch_poll_s=1)
         urls = {"broker_url": self.broker.url(0), "redis_url": self.events.url(0)}
         return Client(**{"settings": settings, "actor": "remote", **urls, **options})
 

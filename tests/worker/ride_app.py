@@ -85,8 +85,8 @@ def shows(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 @app.task
 def hold(gate: str, value: Any = None) -> Any:
     """Wait at the gate; clean up when told to stop."""
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except SoftTimeLimitExceeded as stop:
         note(f"stopped by {type(stop).__name__}")
@@ -98,9 +98,12 @@ def hold(gate: str, value: Any = None) -> Any:
 @app.task
 def hard_of_hearing(gate: str) -> None:
     """Swallow every exception, as too much code does."""
-    note("begin")
+    begun = False
     while True:
         try:
+            if not begun:
+                begun = True
+                note("begin")
             pass_gate(gate)
         except Exception:  # noqa: BLE001 - the point
             note("swallowed")

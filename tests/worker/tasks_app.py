@@ -53,8 +53,8 @@ def echo(value: Any = None) -> Any:
 @app.task
 def hold(gate: str, value: Any = None) -> Any:
     """Wait at the gate; clean up when told to stop."""
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except SoftTimeLimitExceeded as stop:
         note(f"stopped by {type(stop).__name__}")
@@ -66,8 +66,8 @@ def hold(gate: str, value: Any = None) -> Any:
 @app.task
 def slow_cleanup(gate: str, cleanup_gate: str) -> None:
     """Need a while to clean up, and come to no harm when told to stop again meanwhile."""
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except SoftTimeLimitExceeded:
         note("cleaning")
@@ -79,8 +79,8 @@ def slow_cleanup(gate: str, cleanup_gate: str) -> None:
 @app.task
 def finish_anyway(gate: str, value: Any) -> Any:
     """Take the request to stop as a request to hurry."""
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except SoftTimeLimitExceeded:
         note("hurried")
@@ -90,9 +90,12 @@ def finish_anyway(gate: str, value: Any) -> Any:
 @app.task
 def hard_of_hearing(gate: str) -> None:
     """Swallow every exception, as too much code does."""
-    note("begin")
+    begun = False
     while True:
         try:
+            if not begun:
+                begun = True
+                note("begin")
             pass_gate(gate)
         except Exception:  # noqa: BLE001 - the point
             note("swallowed")
@@ -133,8 +136,8 @@ def based(a: int) -> int:
 
 @app.task(base=Base)
 def based_hold(gate: str) -> None:
-    note("begin")
     try:
+        note("begin")
         pass_gate(gate)
     except SoftTimeLimitExceeded as stop:
         note(f"stopped by {type(stop).__name__}")
@@ -296,7 +299,7 @@ def dies(times: int) -> int:
     return count
 
 
-@app.task(soft_time_limit=1)
+@app.task(soft_time_limit=3)
 def over_time(gate: str) -> None:
     note("begin")
     pass_gate(gate)

@@ -141,7 +141,7 @@ def test_a_decision_made_while_paused_takes_effect_at_resume(deployment: Deploym
 
 
 def test_a_deadline_does_not_run_while_paused(deployment: Deployment, shut: str) -> None:
-    options = {"deadline_s": 1.0, "default": "reject"}
+    options = {"deadline_s": 4.0, "default": "reject"}
     run_id = asked(deployment, asks("a", "ship", options=options), held("busy", shut), status="executing")
     deployment.begun(run_id, ["busy"])
     deployment.client.pause(run_id)

@@ -10,18 +10,16 @@ from redis import Redis
 
 from interlock import Step
 from tests.servers import wait_until
-from tests.worker.deployment import DEADLINE_S, Ledger, task_name
+from tests.worker.deployment import BRIEF, BRIEF_LEASE_S, DEADLINE_S, Ledger, task_name
 
 if TYPE_CHECKING:
     from tests.worker.deployment import Deployment
-
-LEASE_S = 2  # the deployment's
 
 
 def test_a_body_that_outlives_the_brokers_outage_is_not_run_again(deployment: Deployment) -> None:
     """Nothing is wrong with the worker, the database or the body; while MAIN reconnects, the engine renews alone."""
     place = deployment.events.url(3)  # the ledger is elsewhere than the broker, which is stopped
-    worker = deployment.worker("outage", concurrency=1, TEST_LEDGER_URL=place)
+    worker = deployment.worker("outage", concurrency=1, TEST_LEDGER_URL=place, **BRIEF)
     ledger, shut = Ledger(place), uuid4().hex
     run_id = deployment.enqueue(Step("a", task_name("hold"), (shut,)))
     step_id = deployment.step_id(run_id)
@@ -30,7 +28,8 @@ def test_a_body_that_outlives_the_brokers_outage_is_not_run_again(deployment: De
     claimed_until = deployment.step(run_id).lease_until
     wait_until(
         lambda: (
-            (deployment.step(run_id).lease_until or claimed_until).timestamp() > claimed_until.timestamp() + 2 * LEASE_S
+            (deployment.step(run_id).lease_until or claimed_until).timestamp()
+            > claimed_until.timestamp() + 2 * BRIEF_LEASE_S
             or deployment.step(run_id).losses > 0
         ),
         DEADLINE_S,

@@ -245,18 +245,19 @@ def test_another_session_sees_and_moves_nothing(deployment: Deployment, remote: 
 
 def test_without_a_worker_a_command_times_out_and_repeated_later_acts_once(deployment: Deployment, shut: str) -> None:
     """The prefix gives the commands a queue of their own, which nobody consumes until the second worker comes."""
-    settings = {"channel_prefix": "later", "command_timeout_s": 1}
     run_id = deployment.enqueue(held("a", shut))
     with deployment.remote_client() as probe:
-        patient = probe.settings.model_copy(update=settings)
-    with deployment.remote_client(settings=patient) as remote:
+        patient = probe.settings.model_copy(update={"channel_prefix": "later"})
+    hasty = patient.model_copy(update={"command_timeout_s": 1})
+    with deployment.remote_client(settings=hasty) as remote:
         with pytest.raises(CommandTimeout) as timeout:
             remote.cancel(run_id, reason="first", request_id="cancel-1")
         assert timeout.value.request_id == "cancel-1"
-        later = deployment.worker("later", concurrency=1, args=("--queues", "none"), INTERLOCK_CHANNEL_PREFIX="later")
-        deployment.wait_for_status(run_id, "cancelled")
+    later = deployment.worker("later", concurrency=1, args=("--queues", "none"), INTERLOCK_CHANNEL_PREFIX="later")
+    deployment.wait_for_status(run_id, "cancelled")
+    with deployment.remote_client(settings=patient) as remote:
         remote.cancel(run_id, reason="second", request_id="cancel-1")
-        later.terminate()
+    later.terminate()
     rows = [row for row in deployment.history(run_id) if row.to_state == "cancelled" and row.step_key is None]
     assert [row.transition_reason for row in rows] == ["first"]
 

@@ -13,7 +13,7 @@ from interlock import RetryPolicy, Step
 from interlock.core.settings import Settings
 from interlock.core.sweep import Sweeper
 from tests.servers import wait_until
-from tests.worker.deployment import DEADLINE_S, engine_pid, gate
+from tests.worker.deployment import BRIEF, DEADLINE_S, engine_pid, gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,9 +152,14 @@ def test_a_stop_never_tears_a_checkpoint(deployment: Deployment) -> None:
     assert "failed" not in moves, "a save was torn, and failed the step"
 
 
-def test_an_attempt_that_was_replaced_cannot_save(deployment: Deployment, worker: CeleryWorker, shut: str) -> None:
-    """Its lease ran out because nobody spoke for it; another attempt has the step, and the old one is told at its next save."""
-    run_id = deployment.enqueue(step("a", "superseded", shut, retry=AGAIN))
+def test_an_attempt_that_was_replaced_cannot_save(deployment: Deployment, shut: str) -> None:
+    """Its lease ran out because nobody spoke for it; another attempt has the step, and the old one is told at its next save.
+
+    Where the engine is stopped in the middle of a transaction, the database ends that, and lets go of the step.
+    """
+    options = {**BRIEF, "INTERLOCK_APP": f"{APP}:app", "INTERLOCK_IDLE_TRANSACTION_S": "3"}
+    worker = deployment.worker("brief", concurrency=2, app=APP, args=("--queues", "brief"), **options)
+    run_id = deployment.enqueue(step("a", "superseded", shut, retry=AGAIN, queue="brief"))
     step_id = deployment.begun(run_id, what="begin 1")["a"]
     engine = engine_pid(worker)
     os.kill(engine, signal.SIGSTOP)

@@ -54,7 +54,7 @@ def test_a_heartbeat_arrives_however_many_bodies_it_names(link: EngineLink, bodi
         answers.extend(message["named"] for message in link.receive())
         return len(answers) == 2
 
-    wait_until(both_answered, 10, "both messages are answered")
+    wait_until(both_answered, 30, "both messages are answered")
     assert answers == [bodies, 0]
 
 

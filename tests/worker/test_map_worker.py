@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from interlock import RetryPolicy, Step, Workflow
 from tests.servers import wait_until
-from tests.worker.deployment import DEADLINE_S, task_name
+from tests.worker.deployment import DEADLINE_S, gate, task_name
 
 if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
@@ -121,15 +122,17 @@ def test_what_is_no_list_fails_the_step(deployment: Deployment, value: Any, kind
 
 
 def test_a_mapped_run_is_paused_and_resumed_in_the_middle(deployment: Deployment) -> None:
+    """Half of the items wait at a gate, so that it is the middle, however long the pause takes to come."""
     items = list(range(60))
-    run_id = deployment.enqueue(found(items), mapped(max_parallel=3), after_it())
 
     def some_are_done() -> bool:
         return bool(deployment.client.status(run_id)["counts"].get("completed", 0) > 5)
 
-    wait_until(some_are_done, DEADLINE_S, "some items are done")
-    deployment.client.pause(run_id)
-    deployment.client.resume(run_id)
+    with gate(deployment, uuid4().hex) as shut:
+        run_id = deployment.enqueue(found(items), mapped("double_at_gate", shut, 30, max_parallel=3), after_it())
+        wait_until(some_are_done, DEADLINE_S, "some items are done")
+        deployment.client.pause(run_id)
+        deployment.client.resume(run_id)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert deployment.client.result(run_id) == {"after": [item * 2 for item in items]}
     assert most_at_once(deployment, run_id) <= 3

@@ -9,7 +9,7 @@ import pytest
 
 from interlock import Client, Step
 from tests.servers import wait_until
-from tests.worker.deployment import DEADLINE_S, gate, held, task_name
+from tests.worker.deployment import BRIEF, BRIEF_LEASE_S, DEADLINE_S, gate, held, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,13 +125,16 @@ def test_a_pause_whose_broadcast_was_lost_is_found_by_the_heartbeat(deployment: 
 
 
 def test_a_step_resumed_while_its_old_body_drains_is_not_started_beside_it(deployment: Deployment, shut: str) -> None:
-    run_id = deployment.enqueue(held("a", shut, "once"))
+    deployment.worker("brief", concurrency=2, args=("--queues", "brief"), **BRIEF)
+    run_id = deployment.enqueue(held("a", shut, "once", queue="brief"))
     step_id = deployment.begun(run_id)["a"]
     deployment.client.pause(run_id, mode="drain")
     deployment.client.resume(run_id)
     claimed = deployment.step(run_id).drain_until
     wait_until(
-        lambda: (deployment.step(run_id).drain_until - claimed).total_seconds() > 2, DEADLINE_S, "a lease's time passes"
+        lambda: (deployment.step(run_id).drain_until - claimed).total_seconds() > BRIEF_LEASE_S,
+        DEADLINE_S,
+        "a lease's time passes",
     )
     deployment.ledger.open_gate(shut)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"

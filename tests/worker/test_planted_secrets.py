@@ -73,6 +73,10 @@ class World:
         """Run a command of Celery's, and return all that it printed."""
         return self._command("celery", *words)
 
+    def inspect(self, *words: str) -> str:
+        """Ask the worker by `celery inspect`, which waits for a second by itself; its answer ends the wait."""
+        return self.celery("inspect", "--timeout", "20", "--destination", self.worker.node, *words)
+
     def _command(self, module: str, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", module, "-A", APP, *words],
@@ -134,12 +138,12 @@ def test_nothing_planted_is_printed_by_worker_engine_monitors_and_command_line(w
     cli = [world.interlock("approve", run_id, "a", "--comment", planted["comment"])]
     step_id = next(step["step_id"] for step in world.client.status(run_id)["steps"])
     world.ledger.wait_for(step_id, "begin")
-    monitors = [world.celery("inspect", "active"), world.celery("inspect", "query_task", f"{step_id}.1")]
+    monitors = [world.inspect("active"), world.inspect("query_task", f"{step_id}.1")]
     assert all(f"{APP}.hold" in shown for shown in monitors), "the running step is shown"
     world.ledger.open_gate("gate")
     assert world.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
 
-    monitors += [world.celery("inspect", "conf"), world.celery("report")]
+    monitors += [world.inspect("conf"), world.celery("report")]
     assert all("interlock_signing_keys" in shown and "interlock_redis_url" in shown for shown in monitors[2:])
     for words in (("status", run_id), ("explain", run_id), ("list",), ("graph", run_id), ("db", "check"), ("verify",)):
         cli += [world.interlock(*words)]

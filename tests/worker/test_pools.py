@@ -11,7 +11,17 @@ from celery import Celery
 from interlock import Client, Step, Workflow
 from tests.core.checker import check
 from tests.servers import RedisServer, wait_until
-from tests.worker.deployment import DEADLINE_S, Deployment, engine_pid, gate, held, task_name
+from tests.worker.deployment import (
+    BRIEF,
+    BRIEF_LEASE_S,
+    CALM,
+    DEADLINE_S,
+    Deployment,
+    engine_pid,
+    gate,
+    held,
+    task_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 def pool(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[str]:
     """A worker of that pool."""
     name = str(request.param)
-    worker = deployment.worker(name, concurrency=1 if name == "solo" else 4, args=("--pool", name))
+    worker = deployment.worker(name, concurrency=1 if name == "solo" else 4, args=("--pool", name), **BRIEF)
     yield name
     worker.terminate()
 
@@ -46,7 +56,9 @@ def test_a_body_longer_than_the_lease_is_not_declared_lost(deployment: Deploymen
         deployment.begun(run_id)
         lease = deployment.step(run_id).lease_until
         wait_until(
-            lambda: (deployment.step(run_id).lease_until - lease).total_seconds() > 3, DEADLINE_S, "a lease and a half"
+            lambda: (deployment.step(run_id).lease_until - lease).total_seconds() > 1.5 * BRIEF_LEASE_S,
+            DEADLINE_S,
+            "a lease and a half",
         )
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert (deployment.step(run_id).attempt, deployment.step(run_id).losses) == (1, 0)
@@ -82,7 +94,7 @@ def test_sqlite_carries_two_hundred_steps_with_two_children(
 ) -> None:
     steps = [Step(f"s{number}", task_name("echo"), (number,), queue="sqlite") for number in range(199)]
     end = Step("end", task_name("total"), ([step.result for step in steps],), after=steps, queue="sqlite")
-    with Deployment(*worker_redis, migrated_sqlite_url, tmp_path) as deployment:
+    with Deployment(*worker_redis, migrated_sqlite_url, tmp_path, settings=CALM) as deployment:
         worker = deployment.worker("sqlite", concurrency=2, args=("--queues", "sqlite"))
         run_id = deployment.enqueue(*steps, end)
         assert deployment.client.wait(run_id, timeout_s=60) == "completed"
@@ -115,7 +127,7 @@ def test_the_ready_app_starts_from_an_empty_folder_with_nothing_but_the_environm
     run_id, status = deployment.run(Step("a", "shop.price", (4,), queue=name))
     assert (status, deployment.client.result(run_id)) == ("completed", {"a": 12})
     prefixed = deployment.client.settings.model_copy(
-        update={"channel_prefix": name, "database_url": None, "command_timeout_s": 5}
+        update={"channel_prefix": name, "database_url": None, "command_timeout_s": 20}
     )
     with Client(Celery(broker=deployment.broker.url(0), set_as_current=False), settings=prefixed) as remote:
         assert remote.enqueue(Workflow("w", "x", [Step("a", "shop.price", (1,), queue=name)]))

@@ -119,7 +119,7 @@ def test_a_client_without_the_key_is_told_at_once_what_it_lacks(deployment: Depl
 
 
 def test_who_has_another_sessions_key_is_refused(deployment: Deployment, run_id: str) -> None:
-    with _client(deployment, {"alpha": BETA}, timeout_s=2) as client:
+    with _client(deployment, {"alpha": BETA}, timeout_s=5) as client:
         with pytest.raises(UntrustedAnswer) as refused:
             client.cancel(run_id)
         assert "signature" in refused.value.said
@@ -131,7 +131,7 @@ def test_who_has_another_sessions_key_is_refused(deployment: Deployment, run_id:
 
 def test_a_client_that_signs_does_not_believe_an_engine_that_does_not(deployment: Deployment) -> None:
     """The engine has no key for gamma: its answer could be anybody's."""
-    with _client(deployment, {"gamma": ALPHA}, session_id="gamma", timeout_s=2) as client:
+    with _client(deployment, {"gamma": ALPHA}, session_id="gamma", timeout_s=5) as client:
         with pytest.raises(UntrustedAnswer) as refused:
             client.list()
         assert refused.value.said == "done"

@@ -60,7 +60,8 @@ def test_each_retry_waits_for_its_backoff(deployment: Deployment) -> None:
     assert states == ["pending", "running", *["failed", "running"] * 3, "completed"]
     failed = [index for index, state in enumerate(states) if state == "failed"]
     waited_s = [(rows[index + 1].created_at - rows[index].created_at).total_seconds() for index in failed]
-    assert [waited >= least for waited, least in zip(waited_s, (0.2, 0.4, 0.8), strict=True)] == [True] * 3, waited_s
+    kept = [waited >= least - 0.05 for waited, least in zip(waited_s, (0.2, 0.4, 0.8), strict=True)]
+    assert all(kept), waited_s
     assert sum(waited_s) < 8, "a retry waits for its timer, not for the redispatch of a lost message"
 
 
@@ -88,7 +89,7 @@ def test_another_exception_is_retried_beside_one_that_is_not(deployment: Deploym
 
 def test_a_retry_waits_in_the_database_not_in_a_worker(deployment: Deployment) -> None:
     """No message is on its way while the step waits; paused and resumed meanwhile, it is still tried when it is due."""
-    policy = RetryPolicy(max_attempts=2, initial_delay_s=1.5, jitter=0)
+    policy = RetryPolicy(max_attempts=2, initial_delay_s=5, jitter=0)
     run_id = deployment.enqueue(fails_until(2, retry=policy))
     deployment.wait_for_status(run_id, "failed", "a")
     row = deployment.step(run_id)
@@ -104,17 +105,17 @@ def test_a_retry_waits_in_the_database_not_in_a_worker(deployment: Deployment) -
 
 
 def test_a_step_over_its_time_limit_is_told_softly_and_fails(deployment: Deployment, shut: str) -> None:
-    run_id, status = deployment.run(held("a", shut, timeout_s=0.3))
+    run_id, status = deployment.run(held("a", shut, timeout_s=2))
     assert status == "failed"
     (failure,) = failures(deployment, run_id)
     assert failure.meta["cause"] == "timeout"
     assert deployment.ledger.of(deployment.step_id(run_id)) == ["begin", "stopped by SoftTimeLimitExceeded"]
     begun, ended = (row.created_at for row in deployment.history(run_id, "a")[1:])
-    assert 0.25 < (ended - begun).total_seconds() < 3
+    assert 1 < (ended - begun).total_seconds() < 8
 
 
 def test_a_timeout_counts_as_a_failure_and_is_retried(deployment: Deployment, shut: str) -> None:
-    run_id = deployment.enqueue(held("a", shut, "done", timeout_s=1, retry=AGAIN))
+    run_id = deployment.enqueue(held("a", shut, "done", timeout_s=3, retry=AGAIN))
     deployment.ledger.wait_for(deployment.step_id(run_id), "begin", 2)
     deployment.ledger.open_gate(shut)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
@@ -123,15 +124,15 @@ def test_a_timeout_counts_as_a_failure_and_is_retried(deployment: Deployment, sh
 
 
 def test_a_result_within_the_grace_of_the_soft_limit_counts(deployment: Deployment, shut: str) -> None:
-    run_id, status = deployment.run(held("a", shut, "hurried", task="finish_anyway", timeout_s=0.3))
+    run_id, status = deployment.run(held("a", shut, "hurried", task="finish_anyway", timeout_s=2))
     assert status == "completed"
     assert deployment.client.result(run_id) == {"a": "hurried"}
 
 
 def test_a_body_deaf_to_the_soft_limit_meets_the_hard_one_and_times_out_once(deployment: Deployment, shut: str) -> None:
     """The hard limit comes a grace after the soft one; Celery reports it twice, one failure is recorded, and a retry follows."""
-    deaf = held("a", shut, task="hard_of_hearing", timeout_s=0.3, retry=AGAIN)
-    with Client(deployment.producer_app(interlock_cancel_grace_s=1.5), actor="tester") as client:
+    deaf = held("a", shut, task="hard_of_hearing", timeout_s=2, retry=AGAIN)
+    with Client(deployment.producer_app(interlock_cancel_grace_s=3), actor="tester") as client:
         run_id = client.enqueue(Workflow("deaf", "Show that it is ended.", [deaf]))
     step_id = deployment.step_id(run_id)
     deployment.ledger.wait_for(step_id, "begin", 2)
@@ -153,7 +154,7 @@ def _with_deadline(deployment: Deployment, deadline_s: float, *steps: Step) -> s
 
 
 def test_a_run_over_its_deadline_fails_and_its_bodies_are_stopped(deployment: Deployment, shut: str) -> None:
-    run_id = _with_deadline(deployment, 1, held("a", shut), Step("b", task_name("echo"), after="a"))
+    run_id = _with_deadline(deployment, 4, held("a", shut), Step("b", task_name("echo"), after="a"))
     step_id = deployment.begun(run_id)["a"]
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "failed"
     assert "deadline" in deployment.client.status(run_id)["error"]
@@ -167,10 +168,10 @@ def test_a_run_that_waits_for_a_person_beyond_its_deadline_is_cancelled(deployme
 
 
 def test_a_deadline_does_not_run_while_paused(deployment: Deployment, shut: str) -> None:
-    run_id = _with_deadline(deployment, 2, held("a", shut, "done"))
+    run_id = _with_deadline(deployment, 5, held("a", shut, "done"))
     deployment.begun(run_id)
     deployment.client.pause(run_id, mode="drain")
-    probe = _with_deadline(deployment, 2, Step("a", approval=True))
+    probe = _with_deadline(deployment, 5, Step("a", approval=True))
     assert deployment.client.wait(probe, timeout_s=DEADLINE_S) == "cancelled"
     assert deployment.client.status(run_id)["status"] == "paused"
     deployment.client.resume(run_id)

@@ -9,7 +9,7 @@ import pytest
 
 from interlock import RetryPolicy, Step
 from tests.servers import wait_until
-from tests.worker.deployment import DEADLINE_S, gate, held, task_name
+from tests.worker.deployment import BRIEF, DEADLINE_S, gate, held, task_name
 
 if TYPE_CHECKING:
     from tests.worker.deployment import Deployment
@@ -21,8 +21,8 @@ LATER = RetryPolicy(max_attempts=2, initial_delay_s=0.5, jitter=0)
 
 
 def start_worker(deployment: Deployment, name: str) -> None:
-    """Start a worker that has a slot for most of the steps."""
-    deployment.worker(name, concurrency=4, app=APP, INTERLOCK_APP=f"{APP}:app")
+    """Start a worker that has a slot for most of the steps; what it leaves behind is free when its lease ends."""
+    deployment.worker(name, concurrency=4, app=APP, **{**BRIEF, "INTERLOCK_APP": f"{APP}:app"})
 
 
 @pytest.mark.parametrize(("mode", "workers"), [("interrupt", 2), ("drain", 1)])

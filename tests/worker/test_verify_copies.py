@@ -14,7 +14,7 @@ from sqlalchemy import text
 from interlock.core import open_database
 from interlock.core.verify import KINDS, Verification, verify
 from tests.worker.corruptions import CORRUPTIONS
-from tests.worker.deployment import Deployment, task_name
+from tests.worker.deployment import CALM, DEADLINE_S, Deployment, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +162,7 @@ def copies(
 
 
 def _work(servers: tuple[RedisServer, RedisServer], url: str, folder: Path) -> None:
-    with Deployment(*servers, url, folder) as deployment:
+    with Deployment(*servers, url, folder, settings=CALM, answer_s=DEADLINE_S) as deployment:
         _Workload(deployment).carry_out()
 
 
