@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parent.parent
-STARTUP_TIMEOUT_S = 30.0
+STARTUP_TIMEOUT_S = 60.0
 
 _BOUND_EXEC = Path(__file__).with_name("bound_exec.py")
 _POLL_S = 0.02

@@ -273,9 +273,15 @@ class PostgresServer(Server):
 
     def kill(self) -> None:
         """SIGKILL the postmaster and wait until its backends have followed it: a crash."""
-        backends = psutil.Process(self.pid).children(recursive=True) if self.running else []
+        was_running = self.running
         super().kill()
-        psutil.wait_procs(backends, timeout=STARTUP_TIMEOUT_S)
+        if was_running:
+            psutil.wait_procs(self._backends(), timeout=STARTUP_TIMEOUT_S)
+
+    def _backends(self) -> list[psutil.Process]:
+        # By their folder: one that was forked while the postmaster died is in no list of its children, and its hold on the
+        # shared memory keeps the next one from starting.
+        return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(self._data)]
 
 
 class PostgresDatabases:

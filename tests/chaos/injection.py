@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.celery_worker import WARM_SHUTDOWN_S
 from tests.processes import tail
 from tests.worker.deployment import engine_pid
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Injected", "Injector"]
 
-_STOP_TIMEOUT_S = 40.0  # a service manager's patience
+_STOP_TIMEOUT_S = WARM_SHUTDOWN_S  # a service manager's patience
 _RESTART_S = 1.0  # of a worker that ended by itself
 _VICTIM_S = 10.0  # how long a fault waits for a process that it could hit
 _LAST_LINES = 100

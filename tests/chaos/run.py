@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from interlock.core.events import StateChange
+    from tests.celery_worker import CeleryWorker
 
     from .plans import Plan
     from .schedule import Fault
@@ -230,9 +231,11 @@ class _Chaos:
 
     def _call_the_roll(self) -> list[str]:
         """Every worker takes work again: one that lives and takes none would be missed by nobody as long as others do."""
-        missing = {worker.node: name for name, worker in self._injector.workers.items()}
+        workers = self._injector.workers
+        self._tick_until(lambda: all(map(_is_ready, workers.values())), _CAUGHT_UP_S)
+        missing = {worker.node: name for name, worker in workers.items()}
         for number in range(_ROLL_CALLS):
-            plan = roll_call(number, _EACH * len(self._injector.workers))
+            plan = roll_call(number, _EACH * len(workers))
             self._roll_calls[plan.name] = plan
             run_id = self._direct[plan.session_id].enqueue(plan.workflow, idempotency_key=plan.name)
             self._producer.run_ids[plan.name] = run_id
@@ -283,3 +286,8 @@ class _Chaos:
             duration_s=self._duration_s,
             violations=found,
         )
+
+
+def _is_ready(worker: CeleryWorker) -> bool:
+    """Whether it has said so since it was last started."""
+    return f"{worker.node} ready." in worker.output[worker._earlier_output :]

@@ -184,7 +184,7 @@ def test_a_signal_stops_it_with_all_that_it_started(dev: Dev, data_dir: Path, si
     assert any("celery" in words for words in children)
     dev.send(signum)
     assert dev.wait() == 0
-    assert dev.none_is_left()
+    wait_until(dev.none_is_left, END_S, "every child has ended")
     assert not (data_dir / "server.json").exists()
 
 
@@ -194,7 +194,9 @@ def test_killed_it_leaves_no_child_and_the_run_goes_on_next_time(dev: Dev, data_
     words = ("run", "tests.cli.shop_app:waiting", "--input", json.dumps({"path": str(gate)}), "--detach")
     run_id = interlock(data_dir, *words).stdout.strip()
     wait_until(
-        lambda: said(interlock(data_dir, "--json", "status", run_id))["counts"] == {"running": 1}, 20, "the step runs"
+        lambda: said(interlock(data_dir, "--json", "status", run_id))["counts"] == {"running": 1},
+        READY_S,
+        "the step runs",
     )
     dev.send(signal.SIGKILL)
     dev.wait()
@@ -210,7 +212,7 @@ def test_a_worker_that_dies_is_started_again(dev: Dev, data_dir: Path) -> None:
     first = dev.worker()
     assert first is not None
     first.kill()
-    wait_until(lambda: dev.worker() not in (None, first), 20, "there is another worker")
+    wait_until(lambda: dev.worker() not in (None, first), READY_S, "there is another worker")
     done = interlock(data_dir, "run", "tests.cli.shop_app:order", "--input", '{"n": 1}')
     assert done.returncode == 0, done.stderr
 

@@ -15,10 +15,9 @@ import redis
 from interlock.client.catch_up import WatchTimeout
 from interlock.client.watching import awatch, awatch_session, watch, watch_session
 from interlock.core.history import HistoryReader
-from interlock.signals.publisher import EventPublisher
 from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
 from tests.servers import wait_until
-from tests.signals.scripts import Run, opened
+from tests.signals.scripts import Run, opened, patient_publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -36,7 +35,7 @@ _NEVER_S = 600.0  # a poll that does not come in time to help
 def publishing(database_url: str, redis_url: str) -> Iterator[Database]:
     """A database that publishes what is committed in it."""
     with opened(database_url) as database:
-        publisher = EventPublisher(redis_url)
+        publisher = patient_publisher(redis_url)
         database.after_commit.append(publisher)
         yield database
         publisher.close()
@@ -206,6 +205,7 @@ def test_redis_stopped_for_five_seconds_in_the_middle_costs_no_change(
     stop.set()
     writer.join()
     run.end()
+    Republisher(run, redis_server.url())()  # the publisher may have paused again
 
     for reader in readers:
         assert reader.end() == run.changes
@@ -237,7 +237,7 @@ class Republisher:
         self._run, self._url = run, url
 
     def __call__(self) -> None:
-        publisher = EventPublisher(self._url)
+        publisher = patient_publisher(self._url)
         assert publisher.publish(self._run.changes[-1:])
         publisher.close()
 
@@ -260,7 +260,7 @@ def test_what_was_committed_and_never_published_is_found_when_it_is_quiet(
 def test_messages_that_are_repeated_lost_and_out_of_order_change_nothing(
     start_watch: Watcher, migrated_sqlite_url: str, redis_server: RedisServer
 ) -> None:
-    publisher = EventPublisher(redis_server.url())
+    publisher = patient_publisher(redis_server.url())
     with opened(migrated_sqlite_url) as database:
         run = Run(database)
         reader = start_watch(run, redis_server.url(), poll_s=_NEVER_S)

@@ -29,7 +29,7 @@ __all__ = ["Block", "files", "read_blocks"]
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE: Final = re.compile(r"\A# ([\w.-]+\.(?:py|yaml))\n")
 _PRINTED: Final = re.compile(r"^.*\bprint\(.*\)  # (.+)$", re.MULTILINE)
-_COMMAND_TIMEOUT_S: Final = 30
+_COMMAND_TIMEOUT_S: Final = 90
 
 
 @dataclass(frozen=True, slots=True)

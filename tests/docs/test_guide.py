@@ -17,7 +17,7 @@ from . import guide_page
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 GUIDE = ROOT / "docs" / "guide"
 INDEX = GUIDE / "README.md"
@@ -95,7 +95,7 @@ def test_a_page_of_the_guide_does_what_it_says(
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=240,
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\n--- the worker's log\n{worker.output[-2000:]}"
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 _README: Final = ROOT / "README.md"
 _EXAMPLE_LINES: Final = 20
 _READY_S: Final = 60.0
-_TYPED_S: Final = 60.0
+_TYPED_S: Final = 150.0
 _STOP_S: Final = 30.0
 
+_PACKING: Final = "time.sleep(5)"
 _EXAMPLE, _CLIENT = blocks(_README, "python")
 [_SECOND_TERMINAL] = [block for block in blocks(_README, "console") if block.startswith("interlock run ")]
 [_DEV] = [block for block in blocks(_README, "console") if block.startswith("interlock dev ")]
@@ -42,8 +43,9 @@ print(json.dumps(sorted(name for name in shop.app.tasks if not name.startswith("
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A folder with the example as `shop.py`."""
-    (tmp_path / "shop.py").write_text(_EXAMPLE)
+    """A folder with the example as `shop.py`; the parcel that is paused takes longer, as two commands must fit into it."""
+    assert _PACKING in _EXAMPLE
+    (tmp_path / "shop.py").write_text(_EXAMPLE.replace(_PACKING, 'time.sleep(15 if order["id"] == 8 else 1)'))
     return tmp_path
 
 
@@ -108,6 +110,7 @@ def test_the_example_is_short_and_its_plan_is_valid(shop: Path) -> None:
     assert {step["task"] for step in plan["steps"]} == set(tasks)
 
 
+@pytest.mark.timeout(300)
 def test_the_quick_start_works_as_it_is_typed(shop: Path, server: dict[str, str]) -> None:
     """Every line of the second terminal is typed; the run that is paused on the way completes after its resume."""
     code, output = _type(_SECOND_TERMINAL, shop)

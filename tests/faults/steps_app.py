@@ -11,6 +11,7 @@ from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from interlock import current_step, install
+from interlock.signals import missing_messages
 from tests.worker.bodies import note, pass_gate, recorded
 
 
@@ -42,6 +43,8 @@ app.conf.update(
 )
 if "TEST_VISIBILITY_S" in os.environ:
     app.conf.broker_transport_options = {"visibility_timeout": float(os.environ["TEST_VISIBILITY_S"])}
+if "TEST_WORKERS_S" in os.environ:
+    missing_messages._WORKERS_S = float(os.environ["TEST_WORKERS_S"])
 install(app)
 
 

@@ -60,7 +60,7 @@ def _workers(deployment: Deployment, plan: FaultPlan) -> Iterator[None]:
     A lease is longer than that takes: a step whose lease has ended is failed for a moment, and what is failed no cancel changes.
     """
     for name in ("one", "two"):
-        deployment.worker(name, INTERLOCK_LEASE_S=LONG_LEASE_S, **plan.environment())
+        deployment.worker(name, INTERLOCK_LEASE_S=LONG_LEASE_S, INTERLOCK_CANCEL_GRACE_S="5", **plan.environment())
     yield
     plan.release()
 

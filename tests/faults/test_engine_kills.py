@@ -66,7 +66,9 @@ class Engine:
         wait_until(lambda: self.hits("engine.ready") > self.kills, PATIENCE_S, f"engine {self.kills + 1} is there")
         before = self.hits(place)
         wait_until(lambda: self.hits(place) > before, PATIENCE_S, f"it reaches {place}")
-        os.kill(engine_pid(self.worker), signal.SIGKILL)
+        pid = engine_pid(self.worker)
+        assert pid, "it has ended by itself"  # and a signal to 0 would go to this process and all of its group
+        os.kill(pid, signal.SIGKILL)
         self.kills += 1
 
 
@@ -174,7 +176,11 @@ def test_a_hundred_engines_die_over_their_commands_and_none_is_lost_or_done_twic
             foreign |= {_send(deployment, "celery", "echo", index) for index in range(FOREIGN_EACH)}
     took_s = time.monotonic() - began
     assert [operator.failure for operator in operators] == [None] * OPERATORS
-    assert [each.worker.output.count("exit code -9") for each in engines] == [KILLS // 2] * 2
+    wait_until(
+        lambda: [each.worker.output.count("exit code -9") for each in engines] == [KILLS // 2] * 2,
+        PATIENCE_S,
+        "each MAIN has said of every engine that it was killed",
+    )
     assert took_s > control._VISIBILITY_TIMEOUT_S, "what a killed engine had in hand has come back"
     runs = {run_id: states for operator in operators for run_id, states in operator.done.items()}
     for run_id, states in runs.items():

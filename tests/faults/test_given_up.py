@@ -144,7 +144,7 @@ def test_a_real_deadlock_costs_a_completion_one_more_try(
 ) -> None:
     """F14: somebody locks the step before its run, against the order of locks, and meets a completion."""
     name = deployment.database.engine.url.database
-    admin(f"ALTER DATABASE {name} SET deadlock_timeout = '3s'")  # the completion looks once, after that time
+    admin(f"ALTER DATABASE {name} SET deadlock_timeout = '8s'")  # the completion looks once, after that time
     victim = victims()
     admin(f"ALTER DATABASE {name} RESET deadlock_timeout")
     run_id = deployment.enqueue(held("a", shut, "done", queue=victim.queue))

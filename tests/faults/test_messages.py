@@ -138,7 +138,8 @@ def test_what_an_older_attempt_says_after_its_successor_changes_nothing(
 ) -> None:
     """F11: a worker is frozen for longer than its lease; its failure or result comes when the next attempt runs, or is done."""
     gates = [f"{shut}-{number}" for number in (1, 2)]
-    old = victims(INTERLOCK_LEASE_S="2")
+    # It may be frozen in a heartbeat: the server is to free the row that its engine has locked then.
+    old = victims(INTERLOCK_LEASE_S="2", INTERLOCK_IDLE_TRANSACTION_S="2")
     run_id = deployment.enqueue(step("a", "late", gates, how, queue=old.queue))
     step_id = deployment.begun(run_id, what="try 1")["a"]
     with frozen(old.worker):
@@ -186,7 +187,9 @@ def test_a_cancel_whose_engine_is_killed_before_it_tells_anyone_is_found_by_the_
     deployment: Deployment, victims: Victims, fault_report: FaultReport, shut: str
 ) -> None:
     """F36: committed by an engine that dies with it; the body ends by the heartbeat, one deaf to it after the grace."""
-    victim = victims(FaultRule(place="interrupt.broadcast", action="crash"), concurrency=2)
+    victim = victims(
+        FaultRule(place="interrupt.broadcast", action="crash"), concurrency=2, INTERLOCK_CANCEL_GRACE_S="5"
+    )
     keys = {"a": "hold", "b": "hard_of_hearing"}
     run_id = deployment.enqueue(
         *(step(key, name, shut, queue=victim.queue) for key, name in keys.items()),

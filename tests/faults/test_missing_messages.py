@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 
+# The victim's engine waits longer for the victim's answer: a late one means "missing", as it may, and costs a message.
+_PATIENT = {"INTERLOCK_LEASE_S": "10", "TEST_WORKERS_S": "3"}
 REDISPATCH_S = 60  # so that nothing but the look for missing messages can explain a recovery
 
 
@@ -74,7 +76,7 @@ def test_a_flushed_broker_costs_a_few_sweeps(
     assert producer.wait(run_id, timeout_s=REDISPATCH_S / 2) == "completed"
     recovery_s = time.monotonic() - flushed
     assert {(row.attempt, row.losses) for row in deployment.steps(run_id).values()} == {(1, 0)}
-    assert max(_sent(deployment, run_id)) <= 3
+    assert max(_sent(deployment, run_id)) <= 5
     fault_report(fault="F10", injected="broker flushed under 50 queued steps", recovery_s=recovery_s)
     worker.kill()
 
@@ -84,7 +86,7 @@ def test_what_a_worker_has_taken_and_not_begun_is_not_sent_again_until_the_worke
 ) -> None:
     """F6, F10: four messages wait in a busy worker, whose queue is empty; it dies, and Redis would keep them for an hour."""
     plan = fault_plan(FaultRule(place="missing.asked", times=None))
-    victim = _worker(deployment, queue, "-victim", prefetch=4, INTERLOCK_LEASE_S="5", **plan.environment())
+    victim = _worker(deployment, queue, "-victim", prefetch=4, **_PATIENT, **plan.environment())
     with gate(deployment, queue) as shut:
         run_id = _enqueue(producer, *(held(f"s{number}", shut, number, queue=queue) for number in range(4)))
         deployment.begun(run_id, ["s0"])

@@ -93,7 +93,7 @@ def test_a_killed_main_costs_the_carried_step_one_attempt(
     deployment: Deployment, victims: Victims, fault_report: FaultReport, shut: str
 ) -> None:
     """Another worker's sweeper finds it when its lease ends, and sends it and the rest by the broker."""
-    victim = victims(INTERLOCK_LEASE_S="2")
+    victim = victims(INTERLOCK_LEASE_S="5")
     run_id = _enqueue(
         deployment,
         step("a", "echo", 1, queue=victim.queue),
@@ -101,7 +101,7 @@ def test_a_killed_main_costs_the_carried_step_one_attempt(
         step("c", "echo", 3, queue=victim.queue, after=["b"]),
     )
     step_id = deployment.begun(run_id, ["b"])["b"]
-    victims(args=("--queues", victim.queue), INTERLOCK_LEASE_S="2")
+    victims(args=("--queues", victim.queue))
     assert deployment.step(run_id, "b").attempt == 1, "its lease was renewed meanwhile"
     victim.worker.kill()
     killed = time.monotonic()

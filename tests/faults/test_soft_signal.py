@@ -144,7 +144,7 @@ def test_in_a_foreign_task_ours_interrupts_nothing_and_celerys_own_does(
     assert foreign.get(timeout=DEADLINE_S) == "foreign"
     assert deployment.ledger.of(foreign.id) == ["begin", "end"]
     foreign.forget()
-    limited = deployment.app.send_task(task("hold"), args=(uuid4().hex, "x"), queue=queue, soft_time_limit=0.5)
+    limited = deployment.app.send_task(task("hold"), args=(uuid4().hex, "x"), queue=queue, soft_time_limit=3)
     deployment.ledger.wait_for(limited.id, "stopped by SoftTimeLimitExceeded")
     with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
         limited.get(timeout=DEADLINE_S)

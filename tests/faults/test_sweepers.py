@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 
-LEASE_S: Final = 2.0
+LEASE_S: Final = 5.0
 SWEEP_S: Final = 0.3
-BUSY_S: Final = 3.0  # what a machine that does other things may add
+BUSY_S: Final = 10.0  # what a machine that does other things may add
 HELD: Final = 20
 
 THREADS: Final = ("--pool", "threads")
@@ -52,7 +52,7 @@ def test_the_steps_of_a_lost_worker_are_taken_from_it_within_lease_and_sweep(
     victim = victims(concurrency=HELD, args=THREADS, INTERLOCK_LEASE_S=str(LEASE_S))
     run_id = deployment.enqueue(*(held(f"s{number}", shut, number, queue=victim.queue) for number in range(HELD)))
     deployment.begun(run_id, [f"s{number}" for number in range(HELD)])
-    survivor = victims(concurrency=HELD, args=("--queues", victim.queue, *THREADS), INTERLOCK_LEASE_S=str(LEASE_S))
+    survivor = victims(concurrency=HELD, args=("--queues", victim.queue, *THREADS))
     killed, began = _database_time(deployment), time.monotonic()
     victim.worker.kill()
     for row in deployment.steps(run_id).values():
@@ -104,12 +104,11 @@ def test_a_sweeper_that_acts_on_what_is_not_true_any_more_changes_nothing(
     slow = victims(
         FaultRule(place="sweep.found", action="hold", subject="attempts"),
         FaultRule(place="sweep.found", subject="retries", times=None),
-        INTERLOCK_LEASE_S=str(LEASE_S),
     )
     victim.worker.kill()
-    slow.struck("sweep.found")
+    wait_until(lambda: slow.plan.hits("sweep.found", "attempts"), DEADLINE_S, "the slow one has found the lost attempt")
     deployment.ledger.open_gate(shut)
-    victims(args=("--queues", f"{victim.queue},celery"), INTERLOCK_LEASE_S=str(LEASE_S))
+    victims(args=("--queues", f"{victim.queue},celery"))
     began = time.monotonic()
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     recovery_s = time.monotonic() - began

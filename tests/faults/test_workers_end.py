@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,6 +14,7 @@ from redis import Redis
 
 from interlock.core.faultpoints import FaultRule
 from tests.celery_worker import CeleryWorker
+from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S
@@ -28,14 +30,14 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="module")
 def survivor(deployment: Deployment) -> CeleryWorker:
     """The worker that nobody touches."""
-    return deployment.worker("survivor", concurrency=2)
+    return deployment.worker("survivor", concurrency=2, INTERLOCK_LEASE_S=LONG_LEASE_S)
 
 
 def test_another_worker_finishes_what_a_killed_one_held(
     deployment: Deployment, survivor: CeleryWorker, victims: Victims, fault_report: FaultReport, shut: str
 ) -> None:
     """F6: SIGKILL of MAIN while its bodies run: the survivor's sweeper retries them when their leases end; no one intervenes."""
-    victim = victims(concurrency=2, args=("--queues", "celery"), INTERLOCK_LEASE_S="2")
+    victim = victims(concurrency=2, args=("--queues", "celery"), INTERLOCK_LEASE_S="5")
     keys = [f"s{number}" for number in range(6)]
     run_id = deployment.enqueue(*(held(key, shut, key) for key in keys))
     wait_until(lambda: len(_held_by(deployment, run_id, victim.worker)) == 2, DEADLINE_S, "the victim holds two bodies")
@@ -221,4 +223,9 @@ def _held_by(deployment: Deployment, run_id: str, worker: CeleryWorker) -> list[
 
 
 def _alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found

@@ -59,17 +59,16 @@ class Pair:
         self._sessions.close()
 
     def race(self, number: int, first: Call, second: Call) -> list[Any]:
-        """Make the calls: a verb of the controller with its arguments, or a function of none. Sides change every round.
+        """Make the calls: a verb of the controller with its arguments, or a function of none. Sides and order change by rounds.
 
         Returns:
             What came of both, in order: what was returned, or the typed error that was raised.
         """
         sides = [0, 1] if number % 2 else [1, 0]
-        acts = [
-            self._pool.submit(self._act, self._controllers[side], call)
-            for side, call in zip(sides, (first, second), strict=True)
-        ]
-        return [act.result(DEADLINE_S) for act in acts]
+        calls = list(zip(sides, (first, second), strict=True))
+        order = [0, 1] if number // 2 % 2 else [1, 0]
+        acts = {each: self._pool.submit(self._act, self._controllers[calls[each][0]], calls[each][1]) for each in order}
+        return [acts[each].result(DEADLINE_S) for each in (0, 1)]
 
     def _act(self, controller: WorkflowController, call: Call) -> Any:
         act = call if callable(call) else partial(getattr(controller, call[0]), *call[1])

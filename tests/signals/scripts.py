@@ -16,6 +16,7 @@ from interlock.core.columns import clock
 from interlock.core.database import Database, open_database
 from interlock.core.events import Effects, StateChange
 from interlock.core.models import StateHistory, WorkflowRun
+from interlock.signals.publisher import EventPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,14 @@ def opened(url: str) -> Iterator[Database]:
     database = open_database(url)
     yield database
     database.dispose()
+
+
+def patient_publisher(url: str, **options: Any) -> EventPublisher:
+    """A publisher that waits longer for Redis than one may: where every event is to come, a stall of the machine costs none."""
+    publisher = EventPublisher(url, **options)
+    publisher._timeout_s = 5.0
+    publisher._line = publisher._open_line()
+    return publisher
 
 
 class Run:

@@ -100,9 +100,10 @@ def test_one_that_was_sent_again_by_another_sweeper_is_looked_for_once_more(look
 
 
 def test_what_a_worker_has_taken_and_not_begun_is_not_missing(
-    app: Celery, look: Look, broker_url: str, tmp_path: Path
+    app: Celery, look: Look, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its queue is empty, and the worker is asked; then not again for a while."""
+    monkeypatch.setattr("interlock.signals.missing_messages._WORKERS_S", 3.0)  # a late answer means "missing"
     (tmp_path / "plain.py").write_text(WORKER_APP)
     worker = CeleryWorker(
         "plain",

@@ -20,7 +20,7 @@ from interlock.signals.overlap import at_end, ending, is_ending
 from interlock.signals.publisher import FEW, EventPublisher
 from interlock.signals.quick_post import QuickPost
 
-from .scripts import RUN_ID, change
+from .scripts import RUN_ID, change, patient_publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,11 +37,11 @@ def _due(number: int, spec: dict[str, Any] | None = None) -> Dispatch:
 class Post:
     """A quick post with what it stands before; counts what kombu has sent."""
 
-    def __init__(self, broker_url: str, events_url: str, database_url: str, **options: Any) -> None:
+    def __init__(self, broker_url: str, events_url: str, database_url: str, *, patient: bool, **options: Any) -> None:
         self.app = Celery("producer", broker=broker_url, set_as_current=False)
         self.app.conf.update(options)
         self.database = open_database(database_url)
-        self.publisher = EventPublisher(events_url)
+        self.publisher = (patient_publisher if patient else EventPublisher)(events_url)
         self.between: list[Effects] = []
         self.dispatcher = Dispatcher(self.app, self.database, Settings())
         self.post = QuickPost(self.dispatcher, self.publisher, self.between.append)
@@ -67,8 +67,8 @@ def opened(migrated_sqlite_url: str, redis_url: str, monkeypatch: pytest.MonkeyP
     """Open posts whose broker is the Redis of the test; another address for the events where one is given."""
     posts: list[Post] = []
 
-    def open_post(*, events_url: str = redis_url, **options: Any) -> Post:
-        post = Post(redis_url, events_url, migrated_sqlite_url, **options)
+    def open_post(*, events_url: str = redis_url, patient: bool = True, **options: Any) -> Post:
+        post = Post(redis_url, events_url, migrated_sqlite_url, patient=patient, **options)
         posts.append(post)
         publish = Producer.publish
 
@@ -255,7 +255,7 @@ def test_what_a_child_has_sent_and_redis_has_taken_goes_out_once(opened: Callabl
 def test_whoever_is_not_reporting_waits_for_redis_to_have_taken_it(
     opened: Callable[..., Post], hanging: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    post = opened()
+    post = opened(patient=False)
     for number in (1, 2):
         _reported(post, number)
     assert post.publisher.settle()
@@ -267,7 +267,7 @@ def test_whoever_is_not_reporting_waits_for_redis_to_have_taken_it(
 def test_what_is_not_answered_in_time_counts_as_not_sent(
     opened: Callable[..., Post], hanging: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    publisher = opened().publisher
+    publisher = opened(patient=False).publisher
     assert publisher.publish([change(1)], ahead=[("LPUSH", "a", "b")], wait=False)
     with hanging():
         assert not publisher.publish([change(2)], ahead=[("LPUSH", "a", "b")], wait=False)

@@ -75,7 +75,7 @@ class Shop:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INTERLOCK", "CELERY"))}
         self.environment: Mapping[str, str] = {**inherited, **own}
 
-    def diagnose(self, *words: str, timeout_s: float = 2.0) -> Diagnosis:
+    def diagnose(self, *words: str, timeout_s: float = 5.0) -> Diagnosis:
         """Run `interlock -A shop doctor` in the folder."""
         done = self.run("-m", "interlock.cli.main", "-A", "shop", "doctor", f"--timeout={timeout_s}", "--json", *words)
         assert done.returncode in (0, 1), done.stderr
