@@ -152,7 +152,7 @@ class Client(OperatorVerbs):
             idempotency_key=idempotency_key,
             start_at=None if start_at is None else start_at.isoformat(),
         )
-        self._hint()
+        self._hint(str(run_id))
         return str(run_id)
 
     def create(
@@ -200,7 +200,7 @@ class Client(OperatorVerbs):
     def start(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Start a run that has its plan."""
         self._call("start", id, reason, request_id)
-        self._hint()
+        self._hint(id)
 
     def _enqueue_within(
         self,
@@ -395,11 +395,13 @@ class Client(OperatorVerbs):
         travels = self.settings.database_url is None
         return plan.document() if travels and isinstance(plan, PlanSpec) else plan
 
-    def _hint(self) -> None:
-        """Without routes of its own, tell an engine that something is due; its sweeper would find it a little later."""
+    def _hint(self, run_id: str) -> None:
+        """Without routes of its own, tell an engine that something of the run is due; its sweeper would find it a little later."""
         if self._dispatches or not self._has_broker or self.settings.database_url is None:
             return
-        command = Command(id=uuid4().hex, command="dispatch", session_id=self.session_id, actor=self.actor)
+        command = Command(
+            id=uuid4().hex, command="dispatch", session_id=self.session_id, workflow_id=run_id, actor=self.actor
+        )
         try:
             ControlLink(self.app, self.settings).send(command)
         except InterlockError:

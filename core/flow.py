@@ -250,9 +250,14 @@ class Flow:
 
     def _start_items(self, row: Row[*tuple[Any, ...]]) -> list[str]:
         """Start as many items of a limited map as there are places for; most often one, for the one that has settled."""
+        ready = ready_rows(self.unit.connection, self.unit.run, row.id, limit=1)
+        if not ready:  # nothing to count for
+            return []
         places = Places(self.unit)
         left = places.left_among(row)
-        return self._start(ready_rows(self.unit.connection, self.unit.run, row.id, limit=left), places) if left else []
+        if left > 1:
+            ready = ready_rows(self.unit.connection, self.unit.run, row.id, limit=left)
+        return self._start(ready, places) if left else []
 
     def _begin_approved(self) -> None:
         """Begin what was approved while there was no place for it; before others, since a person asked for it."""

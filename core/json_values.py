@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json", "storable_text"]
+__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json", "shown_path", "storable_text"]
 
 Json: TypeAlias = Any
 """A JSON value. The exact recursive type would have to be narrowed again at each use."""
@@ -38,6 +38,11 @@ def plain_json(value: object, *, max_depth: int = MAX_DEPTH) -> tuple[Json, tupl
     """
     copier = _Copier(max_depth)
     return copier.copy(value, ()), tuple(copier.problems)
+
+
+def shown_path(path: JsonPath) -> str:
+    """Where in somebody's data something is, as `['rows'][3]`; a key that is no name may be data, and is not shown."""
+    return "".join(f"[{part!r}]" if isinstance(part, int) or part.isidentifier() else "[…]" for part in path)
 
 
 def json_size(value: Json) -> int:

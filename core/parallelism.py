@@ -37,12 +37,9 @@ _HOLDS_A_PLACE = or_(
     # One for which something was asked while the workflow was paused gets its place when that is done.
     and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None), _steps.c.late.is_(None)),
 )
+_LIMIT = _steps.c.spec["map"]["max_parallel"].as_integer()
 _HELD = (
-    select(
-        _steps.c.parent_id,
-        func.count().label("held"),
-        func.max(_steps.c.spec["each"]["max_parallel"].as_integer()).label("limit"),
-    )
+    select(_steps.c.parent_id, func.count().label("held"))
     .where(_steps.c.run_id == bindparam("of_run"), _HOLDS_A_PLACE)
     .group_by(_steps.c.parent_id)
 )
@@ -75,7 +72,6 @@ class Places:
         self._run = unit.run
         self._without = without
         self._held: Counter[str | None] | None = None
-        self._limits: dict[str, int] = {}
 
     def take(self, row: Row[*tuple[Any, ...]] | NewStep) -> bool:
         """Take a place for a step (a row with `parent_id` and `spec`); False where none is left."""
@@ -99,14 +95,17 @@ class Places:
     def full_parents(self) -> list[str]:
         """Ids of the mapped steps of which as many children are in work as may be."""
         held = self._count()
-        return [parent for parent, limit in self._limits.items() if held[parent] >= limit]
+        parents = [parent for parent in held if parent is not None]
+        if not parents:
+            return []
+        limits = self._unit.connection.execute(select(_steps.c.id, _LIMIT).where(_steps.c.id.in_(parents)))
+        return [parent for parent, limit in limits if limit is not None and held[parent] >= limit]
 
     def _count(self) -> Counter[str | None]:
         if self._held is None:
             query = _HELD.where(_steps.c.id.not_in(self._without)) if self._without else _HELD
             rows = self._unit.connection.execute(query, {"of_run": self._run.id}).all()
             self._held = Counter({row.parent_id: row.held for row in rows})
-            self._limits = {row.parent_id: row.limit for row in rows if row.parent_id and row.limit is not None}
         return self._held
 
 

@@ -91,17 +91,20 @@ class Redispatcher:
         self._find_missing = find_missing
         self._pace = Pace(settings)
 
-    def send_due(self, batch: int = BATCH, *, session_id: str | None = None) -> int:
+    def send_due(self, batch: int = BATCH, *, session_id: str | None = None, run_id: str | None = None) -> int:
         """Send what is due again, and no more of it than the pace allows.
 
         Args:
             batch: How many in one transaction.
             session_id: Given, only steps of that session.
+            run_id: Given, only steps of that run, which an index finds however much is due elsewhere.
 
         Returns:
             How many were sent.
         """
-        due = _DUE if session_id is None else and_(_DUE, _steps.c.session_id == session_id)
+        due = _DUE
+        for column, value in ((_steps.c.session_id, session_id), (_steps.c.run_id, run_id)):
+            due = due if value is None else and_(due, column == value)
         with self._database.reading() as connection:
             if connection.scalar(select(_steps.c.id).where(due, _REPLACEABLE, _UNCLAIMED, _EXECUTING).limit(1)) is None:
                 return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, bindparam, func, insert, literal, null, select
+from sqlalchemy import bindparam, func, insert, literal, null, select
 
 from .columns import Json, clock
 from .events import StateChange
@@ -149,7 +149,7 @@ def appending(where: ColumnElement[bool], target: StepState | None) -> Insert:
             _steps.c.id,
             _steps.c.session_id,
             _steps.c.run_id,
-            bindparam("behind", type_=Integer) + order,
+            bindparam("behind", type_=_history.c.seq.type) + order,
             _steps.c.status if target is not None else null(),
             _steps.c.status if target is None else literal(target.value),
             bindparam("reason", type_=_history.c.transition_reason.type),

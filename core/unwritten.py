@@ -150,7 +150,7 @@ class Unwritten:
         Returns:
             The changes that the history's rows are; None where the row is not what it was, and nothing was written.
         """
-        columns = {**_columns_of(run), **self.values}
+        columns = {**self.values, **_columns_of(run)}
         expressions = {name: value for name, value in columns.items() if isinstance(value, ClauseElement)}
         written = _writing(tuple(name for name in columns if name not in expressions))
         if expressions:

@@ -57,7 +57,9 @@ def faults() -> str:
     runs = sum(result["runs"] for results in rows.values() for result in results)
     lost = sum(result["lost"] for results in rows.values() for result in results)
     cells.append(("", "in all", "", f"{runs:,}", f"{lost:,}", ""))
-    return _table(("#", "fault", "injected as", "runs", "lost", "recovered within"), cells)
+    days = sorted({result["on"] for results in rows.values() for result in results if "on" in result})
+    when = f"Of {' and '.join(dict.fromkeys((days[0], days[-1])))}.\n\n" if days else ""
+    return when + _table(("#", "fault", "injected as", "runs", "lost", "recovered within"), cells)
 
 
 def _fault_row(fault: str, injected: str, results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -70,7 +72,16 @@ def chaos() -> str:
     """A row for each run, and one for each kind of fault of the longest one."""
     results = sorted(_of("chaos"), key=lambda result: -sum(result["faults"].values()))
     runs = _table(
-        ("command", "faults", "workflows", "steps completed", "bodies run again", "changes received", "violations"),
+        (
+            "command",
+            "on",
+            "faults",
+            "workflows",
+            "steps completed",
+            "bodies run again",
+            "changes received",
+            "violations",
+        ),
         [_chaos_row(result) for result in results],
     )
     if not results:
@@ -89,6 +100,7 @@ def _chaos_row(result: Mapping[str, Any]) -> tuple[str, ...]:
     again = f"{result['again'] - result['refused']:,} of {result['bodies']:,}"
     return (
         f"`{result['command']}`",
+        _day(result),
         f"{sum(result['faults'].values()):,}",
         ends,
         f"{result['steps']:,}",
@@ -101,11 +113,17 @@ def _chaos_row(result: Mapping[str, Any]) -> tuple[str, ...]:
 def memory() -> str:
     """A row for each process of each run."""
     cells = [
-        (f"`{result['command']}`", f"{result['steps']:,} in {result['seconds']:,} s", name, *_growth(growth))
+        (
+            f"`{result['command']}`",
+            _day(result),
+            f"{result['steps']:,} in {result['seconds']:,} s",
+            name,
+            *_growth(growth),
+        )
         for result in _of("memory")
         for name, growth in result["growth"].items()
     ]
-    header = ("command", "steps", "process", "after warm-up", "least", "most", "furthest off", "per 1,000 steps")
+    header = ("command", "on", "steps", "process", "after warm-up", "least", "most", "furthest off", "per 1,000 steps")
     return _table(header, cells)
 
 
@@ -117,15 +135,20 @@ def _growth(growth: Mapping[str, float]) -> tuple[str, ...]:
 def connections() -> str:
     """A row for each thing that was counted in each run."""
     cells = [
-        (f"`{result['command']}`", name, str(result["before"][name]), str(after))
+        (f"`{result['command']}`", _day(result), name, str(result["before"][name]), str(after))
         for result in _of("connections")
         for name, after in result["after"].items()
     ]
-    return _table(("command", "open", "before", "after"), cells)
+    return _table(("command", "on", "open", "before", "after"), cells)
 
 
 def _of(kind: str) -> list[dict[str, Any]]:
     return [result for result in read(PATH) if result.get("kind") == kind]
+
+
+def _day(result: Mapping[str, Any]) -> str:
+    day: str = result.get("on", "-")
+    return day
 
 
 def _seconds(value: float | None) -> str:

@@ -136,7 +136,8 @@ class CommandHandler:
         if command.command == "dispatch":
             # A hint from a client that knows no routes: send what is due now, as far as the pace allows, and not at the next
             # sweep. Nothing to record, and nothing to tell: whoever is due is sent sooner or later.
-            Redispatcher(self._database, self._settings).send_due(session_id=command.session_id)
+            redispatcher = Redispatcher(self._database, self._settings)
+            redispatcher.send_due(session_id=command.session_id, run_id=command.workflow_id)
             return {"ok": True, "result": None}
         try:
             return self._transact(command, partial(self._carry_out, command, args), fresh=fresh)

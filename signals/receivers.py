@@ -24,7 +24,7 @@ from interlock.core.attempts import AttemptRef, Claim
 from interlock.core.database_errors import is_temporary
 from interlock.core.errors import InterlockError
 from interlock.core.faultpoints import fault_point
-from interlock.core.json_values import json_size, plain_json
+from interlock.core.json_values import json_size, plain_json, shown_path
 from interlock.core.outcomes import Failure
 from interlock.core.retry import exception_names
 
@@ -183,8 +183,7 @@ def report_success(task: Task[..., Any], result: Any) -> None:
     document, problems = plain_json(result)
     if problems:
         path, message = problems[0]
-        where = "".join(f"[{part!r}]" for part in path)
-        failure = Failure("unusable", f"the result is not JSON: result{where}: {message}")
+        failure = Failure("unusable", f"the result is not JSON: result{shown_path(path)}: {message}")
     elif (size := json_size(document)) > runtime.settings.max_result_bytes:
         limit = runtime.settings.max_result_bytes
         failure = Failure("unusable", f"the result has {size:,} bytes of JSON, over the limit of {limit:,}")

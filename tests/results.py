@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ VARIABLE = "INTERLOCK_FAULT_RESULTS"
 
 
 def keep_result(kind: str, figures: dict[str, Any]) -> None:
-    """Append one result; lines of several processes do not mix, each being one short write."""
+    """Append one result with its day; lines of several processes do not mix, each being one short write."""
     path = os.environ.get(VARIABLE)
     if path:
         with Path(path).open("a") as results:
-            results.write(json.dumps({"kind": kind, **figures}) + "\n")
+            results.write(json.dumps({"kind": kind, "on": f"{datetime.now(UTC):%Y-%m-%d}", **figures}) + "\n")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 F5 = {"fault": "F5", "injected": "kill -9 at complete.committed", "runs": 1, "lost": 0, "recovery_s": 1.9}
 CHAOS = {
     "kind": "chaos",
+    "on": "2026-01-31",
     "command": "make chaos SEED=a MINUTES=1 WORKFLOWS=60",
     "faults": {"engine process killed (SIGKILL)": 3},
     "recovery_s": {"engine process killed (SIGKILL)": 0.6},
@@ -59,7 +60,10 @@ def test_runs_of_one_fault_are_one_row_with_the_longest_recovery(results: Path) 
 def test_chaos_shows_what_was_violated_and_leaves_out_bodies_that_fail_on_purpose(results: Path) -> None:
     _write(results, CHAOS, CHAOS | {"command": "another", "violations": ["x"], "faults": {}})
     table = reliability_tables.chaos()
-    assert f"| `{CHAOS['command']}` | 3 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 0 |" in table
+    assert (
+        f"| `{CHAOS['command']}` | 2026-01-31 | 3 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 0 |"
+        in table
+    )
     assert "| `another` | 0 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 1 |" in table
     assert "| engine process killed (SIGKILL) | 3 | 0.4 s | 0.6 s |" in table
 

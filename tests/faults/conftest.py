@@ -6,11 +6,8 @@ before it yields; the checker uses whichever a test sees.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -20,11 +17,13 @@ import pytest
 from interlock.core.faultpoints import FaultPlan, FaultRule
 from tests.faults.soundness import Soundness
 from tests.processes import wait_until
+from tests.results import keep_result
 from tests.servers import RedisServer
 from tests.worker.deployment import DEADLINE_S, Deployment, gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tests.celery_worker import CeleryWorker
     from tests.servers import PostgresDatabases
@@ -34,7 +33,6 @@ APP = "tests.faults.steps_app"
 #: For workers whose leases are not to end by themselves, however busy the machine is.
 LONG_LEASE_S = "15"
 
-_RESULTS = "INTERLOCK_FAULT_RESULTS"
 _reports = pytest.StashKey[list[dict[str, Any]]]()
 _checkers: WeakKeyDictionary[Deployment, Soundness] = WeakKeyDictionary()
 
@@ -148,7 +146,7 @@ def sound(request: pytest.FixtureRequest) -> Iterator[Soundness | None]:
     yield checker
     found = checker.findings()
     for report in request.node.stash[_reports]:
-        _write({**report, "lost": len(found) if report["lost"] is None else report["lost"]})
+        keep_result("fault", {**report, "lost": len(found) if report["lost"] is None else report["lost"]})
     assert not found, "\n".join(found)
 
 
@@ -162,18 +160,11 @@ def fault_report(request: pytest.FixtureRequest, sound: Soundness | None) -> Fau
         line = {"fault": fault, "injected": injected, "runs": runs, "lost": lost, "recovery_s": recovery_s}
         if sound is None:
             assert lost is not None, "without a deployment nothing counts what was lost"
-            _write(line)
+            keep_result("fault", line)
         else:
             request.node.stash[_reports].append(line)
 
     return report
-
-
-def _write(line: dict[str, Any]) -> None:
-    path = os.environ.get(_RESULTS)
-    if path:
-        with Path(path).open("a") as results:  # one short write of each process: lines do not mix
-            results.write(json.dumps(line) + "\n")
 
 
 @pytest.fixture

@@ -104,8 +104,10 @@ def test_what_is_due_is_sent_again_for_its_own_session(either_stage: Stage) -> N
     stage = either_stage
     run_id = stage.run_in("overdue")
     assert stage.command("dispatch", None, THEIRS, {})["ok"]
+    assert stage.command("dispatch", run_id, THEIRS, {})["ok"]
+    assert stage.command("dispatch", stage.run_in("executing"), OURS, {})["ok"]
     assert not stage.worker.queue
-    assert stage.command("dispatch", None, OURS, {})["ok"]
+    assert stage.command("dispatch", run_id, OURS, {})["ok"]
     assert {dispatch.run_id for dispatch in stage.worker.queue} == {run_id}
 
 
