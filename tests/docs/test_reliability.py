@@ -64,7 +64,7 @@ def test_chaos_shows_what_was_violated_and_leaves_out_bodies_that_fail_on_purpos
         f"| `{CHAOS['command']}` | 2026-01-31 | 3 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 0 |"
         in table
     )
-    assert "| `another` | 0 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 1 |" in table
+    assert "| `another` | 2026-01-31 | 0 | 1 cancelled, 59 completed | 1,595 | 4 of 1,610 | 6,400 | 1 |" in table
     assert "| engine process killed (SIGKILL) | 3 | 0.4 s | 0.6 s |" in table
 
 
