@@ -8,21 +8,21 @@ and without effect. Calling any of these twice with the same arguments gives the
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, bindparam, cast, func, select, update
+from sqlalchemy import update
 
 from .advance import Hearing, hear
 from .cause import Cause
-from .columns import clock, seconds_after
+from .claiming import AttemptRef, Claim, is_held_by, read_attempt, take
+from .columns import seconds_after
 from .dispatching import DISPATCH_COLUMNS, dispatch
 from .events import Effects
 from .flow import ENGINE, Flow
 from .hot_path import HotPath
 from .models import WorkflowStep, table_of_model
-from .moves import StepMove
 from .onward import carried_attempt, live_carried, taken_before, to_go_on_with
 from .outcomes import Failure, record_failure
 from .revokes import apply_external_revoke
@@ -32,7 +32,7 @@ from .unit_of_work import UnitOfWork
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Row, Update
+    from sqlalchemy import Connection, Row
 
     from .database import Database
     from .events import Dispatch
@@ -44,72 +44,6 @@ __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 logger = logging.getLogger("interlock.attempts")
 
 _steps = table_of_model(WorkflowStep)
-
-_READ = select(
-    _steps.c.id,
-    _steps.c.key,
-    _steps.c.status,
-    _steps.c.task_id,
-    _steps.c.claim_token,
-    _steps.c.claimed_by,
-    _steps.c.drain_task_id,
-    _steps.c.drain_token,
-    _steps.c.attempt,
-    _steps.c.failures,
-    _steps.c.losses,
-    _steps.c.celery_retries,
-    _steps.c.spec,
-).where(_steps.c.id == bindparam("of_step"))
-
-
-def _claims(**more: Any) -> tuple[StepMove, Update]:
-    """How an attempt is claimed that is the step's first one, and one that is not."""
-    seconds = {name: cast(bindparam(name), Float) for name in ("lease_s", "overdue_s")}
-    values = {
-        "claim_token": bindparam("token"),
-        "claimed_by": bindparam("worker"),
-        "claimed_at": clock(),
-        "lease_until": seconds_after(seconds["lease_s"]),
-        # Celery's own limits come first; this one is for a worker that does not keep them.
-        "timeout_at": seconds_after(_steps.c.spec["timeout_s"].as_float() + seconds["overdue_s"]),
-        "dispatch_check_at": None,
-        "started_at": func.coalesce(_steps.c.started_at, clock()),
-        **more,
-    }
-    unclaimed = (
-        _steps.c.id == bindparam("of_step"),
-        _steps.c.task_id == bindparam("of_task"),
-        _steps.c.claim_token.is_(None),
-    )
-    first = StepMove(StepState.RUNNING, *unclaimed, _steps.c.status == StepState.PENDING.value, **values)
-    return first, update(_steps).where(*unclaimed, _steps.c.status == StepState.RUNNING.value).values(values)
-
-
-_CLAIMS = _claims()
-_CARRIED_CLAIMS = _claims(carrier_id=bindparam("carrier"))
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRef:
-    """Which attempt is meant. Without a token it is the engine or a supervisor that speaks, not the holder."""
-
-    run_id: str
-    step_id: str
-    task_id: str
-    token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The answer to a claim.
-
-    Attributes:
-        granted: Whether the body may run.
-        reason: Why not.
-    """
-
-    granted: bool
-    reason: str = ""
 
 
 class Report(Enum):
@@ -154,29 +88,10 @@ class Attempts:
         unit = self._lock(connection, effects, ref)
         if unit.run.status is not WorkflowState.EXECUTING:
             return Claim(granted=False, reason=f"the workflow is {unit.run.status}")
-        claim = self._take(unit, ref, Cause(worker, "claimed"))
+        claim = take(unit, self._settings, ref, Cause(worker, "claimed"))
         if claim.granted:
             unit.finish()
         return claim
-
-    def _take(self, unit: UnitOfWork, ref: AttemptRef, cause: Cause, carrier_id: str | None = None) -> Claim:
-        parameters = {
-            "of_step": ref.step_id,
-            "of_task": ref.task_id,
-            "token": ref.token,
-            "worker": cause.actor,
-            "lease_s": self._settings.lease_s,
-            "overdue_s": self._settings.cancel_grace_s + self._settings.lease_s,
-        }
-        first, later = _CLAIMS if carrier_id is None else _CARRIED_CLAIMS
-        if carrier_id is not None:
-            parameters["carrier"] = carrier_id
-        if not unit.make(first, cause, **parameters):
-            # An attempt after the first is `running` since it was dispatched: only its claim is new.
-            taken = unit.connection.execute(later, parameters)
-            if taken.rowcount == 0:
-                return _why_not(unit.connection, ref)
-        return Claim(granted=True)
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +142,7 @@ class Attempts:
 
         def work(connection: Connection, effects: Effects) -> Report:
             unit = self._lock(connection, effects, ref)
-            row = _read(connection, ref.step_id)
+            row = read_attempt(connection, ref.step_id)
             if (
                 unit.run.status is not WorkflowState.EXECUTING
                 or row is None
@@ -260,7 +175,7 @@ class Attempts:
 
         def work(connection: Connection, effects: Effects) -> Report:
             unit = self._lock(connection, effects, ref)
-            row = _read(connection, ref.step_id)
+            row = read_attempt(connection, ref.step_id)
             live = row is not None and row.status in (StepState.PENDING.value, StepState.RUNNING.value)
             if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
                 return _stale(ref, row, StepState.CANCELLED)
@@ -286,10 +201,10 @@ class Attempts:
         self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any, onward: Onward | None
     ) -> tuple[Report, Dispatch | None]:
         unit = self._lock(connection, effects, ref)
-        row = _read(connection, ref.step_id)
+        row = read_attempt(connection, ref.step_id)
         if row is None:
             return _stale(ref, row, StepState.COMPLETED), None
-        holds = _holds(row, ref)
+        holds = is_held_by(row, ref)
         heard = hear(StepState(row.status), holds=holds, drains=_drains(row, ref))
         if heard is Hearing.AT_RESUME:
             _keep(connection, row.id, {"kind": "completed", "result": result})
@@ -318,7 +233,7 @@ class Attempts:
             return None
         next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, onward.token)
         cause = Cause(worker, "claimed", {"carrier": onward.carrier_id})
-        if not self._take(unit, next_one, cause, carrier_id=onward.carrier_id).granted:
+        if not take(unit, self._settings, next_one, cause, carrier_id=onward.carrier_id).granted:
             return None
         unit.effects.dispatches.remove(due)
         return due
@@ -347,11 +262,13 @@ class Attempts:
     def fail_within(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
         """The same as `fail`, inside a transaction that is already open."""
         unit = self._lock(connection, effects, ref)
-        row = _read(connection, ref.step_id)
+        row = read_attempt(connection, ref.step_id)
         if row is None:
             return _stale(ref, row, StepState.FAILED)
         # Without a token it is the supervisor of the attempt's process that speaks.
-        holds = _holds(row, ref) or (ref.token is None and row.task_id == ref.task_id and row.claim_token is not None)
+        holds = is_held_by(row, ref) or (
+            ref.token is None and row.task_id == ref.task_id and row.claim_token is not None
+        )
         drains = _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id)
         heard = hear(StepState(row.status), holds=holds, drains=drains, failure=failure.cause)
         if heard is Hearing.STALE:
@@ -390,14 +307,6 @@ class Attempts:
         return UnitOfWork.lock(connection, effects, ref.run_id, emitter=self._database.emitter)
 
 
-def _read(connection: Connection, step_id: str) -> Any:
-    return connection.execute(_READ, {"of_step": step_id}).one_or_none()
-
-
-def _holds(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
-    return ref.token is not None and row.claim_token == ref.token and row.task_id == ref.task_id
-
-
 def _drains(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
     return ref.token is not None and row.drain_token == ref.token and row.drain_task_id == ref.task_id
 
@@ -414,19 +323,6 @@ def _keep(connection: Connection, step_id: str, late: dict[str, Any]) -> None:
         .where(_steps.c.id == step_id)
         .values(late=late, drain_task_id=None, drain_token=None, drain_until=None),
     )
-
-
-def _why_not(connection: Connection, ref: AttemptRef) -> Claim:
-    row = _read(connection, ref.step_id)
-    if row is None:
-        return Claim(granted=False, reason="there is no such step")
-    if row.status == StepState.RUNNING.value and _holds(row, ref):
-        return Claim(granted=True)  # our own claim, whose answer was lost
-    if row.task_id != ref.task_id:
-        return Claim(granted=False, reason=f"attempt {row.attempt} has replaced it")
-    if row.claim_token is not None:
-        return Claim(granted=False, reason=f"{row.claimed_by} holds it")
-    return Claim(granted=False, reason=f"the step is {row.status}")
 
 
 def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None, outcome: StepState) -> Report:

@@ -32,7 +32,7 @@ from .transitions import STEP_TABLE, WORKFLOW_TABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .attempts import AttemptRef
+    from .claiming import AttemptRef
     from .database import Database
     from .onward import Onward
     from .settings import Settings
