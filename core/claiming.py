@@ -10,6 +10,7 @@ from sqlalchemy import Float, bindparam, cast, func, select, update
 from .columns import clock, seconds_after
 from .models import WorkflowStep, table_of_model
 from .moves import StepMove
+from .onward import carried_attempt
 from .states import StepState
 
 if TYPE_CHECKING:
@@ -111,11 +112,17 @@ def take(unit: UnitOfWork, settings: Settings, ref: AttemptRef, cause: Cause, ca
     first, later = _CLAIMS if carrier_id is None else _CARRIED_CLAIMS
     if carrier_id is not None:
         parameters["carrier"] = carrier_id
-    if not unit.make(first, cause, **parameters):
-        # An attempt after the first is `running` since it was dispatched: only its claim is new.
-        taken = unit.connection.execute(later, parameters)
-        if taken.rowcount == 0:
-            return _why_not(unit.connection, ref)
+
+    def again() -> bool:
+        """Claim an attempt after the first, which is `running` since it was dispatched: only its claim is new."""
+        return unit.connection.execute(later, parameters).rowcount > 0
+
+    def at_first() -> bool:
+        return bool(unit.make(first, cause, **parameters))
+
+    is_first = ref.task_id == carried_attempt(ref.step_id)
+    if not ((at_first() or again()) if is_first else (again() or at_first())):
+        return _why_not(unit.connection, ref)
     return Claim(granted=True)
 
 

@@ -25,7 +25,7 @@ from .events import STATE_CHANGING, Dispatch, Effects, StateChange
 from .faultpoints import fault_point
 from .flow import ENGINE, EVERY_STEP_IS_SETTLED
 from .hot_ending import DONE, END, HISTORY, TURN
-from .onward import KIND_SEPARATOR, NOT_CARRIED, array_of
+from .onward import KIND_SEPARATOR, NOT_CARRIED, array_of, carried_attempt
 from .states import StepState, WorkflowState
 from .transitions import STEP_TABLE, WORKFLOW_TABLE
 
@@ -195,7 +195,10 @@ class HotPath:
         Raises:
             DBAPIError: The connection was lost, and whether the claim is stored is not known. What is returned raises it too.
         """
-        if ref.token is None or not self._is_open() or self._database.guard_rules.on_starts:
+        is_first = ref.task_id == carried_attempt(
+            ref.step_id
+        )  # a later one runs since it was made, and is never found here
+        if ref.token is None or not is_first or not self._is_open() or self._database.guard_rules.on_starts:
             return None
         fault_point("claim.commit", ref.task_id)
         parameters = (*_identity(ref), worker.encode(), self._lease_s, self._overdue_s)

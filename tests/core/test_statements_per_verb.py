@@ -257,7 +257,7 @@ VERBS: Final[dict[str, tuple[Callable[[Stage], None], tuple[int, int], tuple[int
     "set_plan": (_set_plan, (4, 1), (5, 1)),
     "start": (_start, (12, 1), (12, 1)),
     "claim": (_claim, (1, 1), (4, 1)),
-    "claim a retry": (_claim_retry, (4, 2), (3, 1)),
+    "claim a retry": (_claim_retry, (2, 1), (2, 1)),
     "complete": (_complete, (1, 1), (7, 1)),
     "complete the last step": (_complete_last, (2, 2), (8, 1)),
     "fail": (_fail, (9, 1), (12, 1)),
