@@ -18,26 +18,24 @@ from celery import Celery
 from interlock.core.controller import WorkflowController
 from interlock.core.errors import ConfigurationError, InterlockError
 from interlock.core.guard_rules import attach_rules
-from interlock.core.history import read_changes
+from interlock.core.history import HistoryReader, read_changes
 from interlock.core.names import check_name
 from interlock.core.plan import PlanSpec
 from interlock.core.settings import Settings
-from interlock.core.transitions import WORKFLOW_TABLE
 from interlock.signals.commands import CommandHandler
 from interlock.signals.connection import check_broker_url
 from interlock.signals.control import Command, parse_command
 from interlock.signals.envelope import decode
-from interlock.signals.runtime import Runtime, events_url
-from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
+from interlock.signals.runtime import Runtime
 
 from .control_link import ControlLink, outcome_result
 from .known_tasks import known_tasks
 from .operating import OperatorVerbs
-from .watching import awatch, watch
+from .subscribing import SubscriberVerbs
 from .workflow import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -49,7 +47,7 @@ __all__ = ["Client"]
 _PAGE = 1000
 
 
-class Client(OperatorVerbs):
+class Client(OperatorVerbs, SubscriberVerbs):
     """Verbs on the runs of one session."""
 
     def __init__(
@@ -294,53 +292,6 @@ class Client(OperatorVerbs):
             self.status(id)
         return changes
 
-    # --- subscribers ---------------------------------------------------------------------------------------------------
-
-    def watch(self, id: str, after_seq: int = 0, *, timeout_s: float | None = None) -> Generator[StateChange]:  # noqa: A002 - SPEC's name
-        """Yield every change of the run behind `after_seq`, each once and in order, until the run ends.
-
-        Raises:
-            RunNotFound: No such run in this session.
-            WatchTimeout: `timeout_s` is over.
-        """
-        url = events_url(self.app, self.settings)
-        subscriber = None if url is None else Subscriber(url, self._target(id))
-        return watch(
-            self._reader(id),
-            subscriber,
-            after_seq=after_seq,
-            poll_s=self.settings.watch_poll_s,
-            timeout_s=timeout_s,
-        )
-
-    def awatch(self, id: str, after_seq: int = 0, *, timeout_s: float | None = None) -> AsyncGenerator[StateChange]:  # noqa: A002 - SPEC's name
-        """`watch` for an event loop: `async for change in client.awatch(id): …`."""
-        url = events_url(self.app, self.settings)
-        subscriber = None if url is None else AsyncSubscriber(url, self._target(id))
-        return awatch(
-            self._reader(id),
-            subscriber,
-            after_seq=after_seq,
-            poll_s=self.settings.watch_poll_s,
-            timeout_s=timeout_s,
-        )
-
-    def wait(self, id: str, timeout_s: float | None = None) -> str:  # noqa: A002 - SPEC's name
-        """Wait until the run ends, and return its final status.
-
-        Raises:
-            WatchTimeout: It has not ended in `timeout_s`; a TimeoutError.
-            RunNotFound: No such run in this session.
-        """
-        known = self.status(id)
-        if WORKFLOW_TABLE.is_terminal(WORKFLOW_TABLE.parse(known["status"])):
-            return str(known["status"])
-        last = str(known["status"])
-        for change in self.watch(id, after_seq=known["seq"], timeout_s=timeout_s):
-            if change.entity_type == WORKFLOW_TABLE.entity_type:
-                last = change.to_state
-        return last
-
     # --- inside --------------------------------------------------------------------------------------------------------
 
     def _call(
@@ -373,9 +324,6 @@ class Client(OperatorVerbs):
         with self._open_runtime().database.reading() as connection:
             return read_changes(connection, run_id, session_id=self.session_id, after_seq=after_seq, limit=_PAGE)
 
-    def _target(self, run_id: str) -> Target:
-        return Target(self.session_id, run_id, prefix=self.settings.channel_prefix)
-
     def _reader(self, run_id: str) -> Callable[[int], builtins.list[StateChange]]:
         """Read the run's history page by page; the first read says whether there is such a run."""
         known = False
@@ -389,6 +337,12 @@ class Client(OperatorVerbs):
             return page
 
         return read
+
+    def _session_reader(self) -> HistoryReader:
+        if self.settings.database_url is None:
+            msg = "to follow a whole session the client needs the database: give it a database_url"
+            raise ConfigurationError(msg)
+        return HistoryReader(self._open_runtime().database, self.session_id)
 
     def _plan_to_send(self, plan: Any) -> Any:
         """The plan as JSON where it travels; with a database at hand it was read once, and is not read again."""

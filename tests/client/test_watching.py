@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 import redis
 
+from interlock import Client
 from interlock.client.catch_up import WatchTimeout
-from interlock.client.watching import awatch, awatch_session, watch, watch_session
+from interlock.client.watching import awatch, watch
+from interlock.core.errors import ConfigurationError
 from interlock.core.history import HistoryReader
+from interlock.core.settings import Settings
 from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
 from tests.servers import wait_until
 from tests.signals.scripts import Run, opened, patient_publisher
@@ -370,15 +373,20 @@ def test_the_time_that_was_given_is_kept(
 # a session
 
 
-def _session_from_thread(database: Database, url: str, **options: Any) -> Generator[StateChange]:
-    return watch_session(HistoryReader(database, "mine"), Subscriber(url, Target("mine")), **options)
+def _client(database: Database, url: str, poll_s: float) -> Client:
+    address = database.engine.url.render_as_string(hide_password=False)
+    settings = Settings(watch_poll_s=poll_s)
+    return Client(database_url=address, redis_url=url, session_id="mine", settings=settings)
 
 
-def _session_from_loop(database: Database, url: str, **options: Any) -> Generator[StateChange]:
-    changes: AsyncGenerator[StateChange] = awatch_session(
-        HistoryReader(database, "mine"), AsyncSubscriber(url, Target("mine")), **options
-    )
-    with asyncio.Runner() as runner:
+def _session_from_thread(database: Database, url: str, *, poll_s: float, **options: Any) -> Generator[StateChange]:
+    with _client(database, url, poll_s) as client:
+        yield from client.watch_session(**options)
+
+
+def _session_from_loop(database: Database, url: str, *, poll_s: float, **options: Any) -> Generator[StateChange]:
+    with _client(database, url, poll_s) as client, asyncio.Runner() as runner:
+        changes = client.awatch_session(**options)
         try:
             while True:
                 yield runner.run(_next(changes))
@@ -437,3 +445,10 @@ def _consume_until(enough: threading.Event, changes: Generator[StateChange], got
             break
         got.append(each)
     changes.close()
+
+
+def test_a_session_is_not_followed_without_its_database() -> None:
+    with Client(broker_url="memory://", settings=Settings(database_url=None)) as client:
+        for follow in (client.watch_session, client.awatch_session):
+            with pytest.raises(ConfigurationError, match="give it a database_url"):
+                follow()

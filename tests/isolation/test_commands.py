@@ -59,7 +59,7 @@ CLIENT: Final[dict[str, tuple[str, Callable[[Client, str], Any]]]] = {
     "awatch": ("completed", lambda client, run: asyncio.run(_all(client.awatch(run, timeout_s=10)))),
     "wait": ("completed", lambda client, run: client.wait(run, timeout_s=10)),
 }
-CONCERNS_NO_RUN: Final = {"enqueue", "create", "list", "close"}
+CONCERNS_NO_RUN: Final = {"enqueue", "create", "list", "close", "watch_session", "awatch_session"}
 
 
 async def _all(changes: Any) -> list[Any]:
