@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -14,8 +15,11 @@ from interlock.core.settings import Settings
 from interlock.signals.control import control_queue, dead_letter_queue
 from tests.servers import ROOT, CeleryWorker
 
+from .gateway import Gateway
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.servers import RedisServer
 
@@ -40,26 +44,55 @@ def remote(
     queue: str,
     redis_server: RedisServer,
     migrated_postgres_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> Iterator[Client]:
     """A client that knows the broker and Redis only; behind it a worker with the database."""
+    with _deployed(amqp_url, amqp_url, queue, redis_server.url(0), migrated_postgres_url, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+def gateway(amqp_url: str) -> Iterator[Gateway]:
+    """The way of `gated_remote`'s worker to the broker, which can be cut."""
+    with Gateway(amqp_url) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def gated_remote(
+    amqp_url: str,
+    gateway: Gateway,
+    queue: str,
+    redis_server: RedisServer,
+    migrated_postgres_url: str,
+    tmp_path: Path,
+) -> Iterator[Client]:
+    """The same, where the worker comes to the broker through the gateway; the client does not."""
+    with _deployed(amqp_url, gateway.url, queue, redis_server.url(0), migrated_postgres_url, tmp_path) as client:
+        yield client
+
+
+@contextmanager
+def _deployed(
+    client_url: str, worker_url: str, queue: str, redis_url: str, database_url: str, folder: Path
+) -> Iterator[Client]:
     environment = {
-        "INTERLOCK_DATABASE_URL": migrated_postgres_url,
-        "INTERLOCK_REDIS_URL": redis_server.url(0),
-        "INTERLOCK_TEST_AMQP_URL": amqp_url,
+        "INTERLOCK_DATABASE_URL": database_url,
+        "INTERLOCK_REDIS_URL": redis_url,
+        "INTERLOCK_TEST_AMQP_URL": worker_url,
         "TEST_QUEUE": queue,
         "PYTHONPATH": str(ROOT),
     }
-    log = tmp_path_factory.mktemp("rabbitmq") / "worker.log"
+    log = folder / "worker.log"
     worker = CeleryWorker("tests.rabbitmq.rabbit_app", log=log, concurrency=2, env=environment, args=(), cwd=ROOT)
     settings = Settings.load(None, {}, channel_prefix=queue, command_timeout_s=15, watch_poll_s=1)
     worker.start()
     try:
-        with Client(broker_url=amqp_url, redis_url=redis_server.url(0), settings=settings, actor="remote") as client:
+        with Client(broker_url=client_url, redis_url=redis_url, settings=settings, actor="remote") as client:
             yield client
     finally:
         worker.terminate()
-        _delete_queues(amqp_url, queue)
+        _delete_queues(client_url, queue)
 
 
 def _delete_queues(amqp_url: str, queue: str) -> None:

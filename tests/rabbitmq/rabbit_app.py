@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from celery import Celery
 
@@ -22,6 +23,13 @@ install(app)
 @app.task
 def add(left: int, right: int) -> int:
     """Add."""
+    return left + right
+
+
+@app.task
+def slow_add(left: int, right: int) -> int:
+    """Add, and take so long that a few hundred take seconds."""
+    time.sleep(0.02)
     return left + right
 
 
