@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _WHOLE: Final = 200
-_NOT_VERBS: Final = frozenset({"awatch", "close", "enqueue", "wait"})
+_NOT_VERBS: Final = frozenset({"awatch", "awatch_session", "close", "enqueue", "wait"})
 """Of the client's methods, those that a command is not to be expected for: `run` enqueues and waits."""
 
 
