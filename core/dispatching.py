@@ -53,17 +53,22 @@ DISPATCH_COLUMNS = (
     _steps.c.drain_token,
 )
 
-#: Columns to write when a step stops running: its claim becomes a draining one, and every timer stops.
-LET_GO: dict[str, Any] = {
-    "drain_task_id": case((_steps.c.claim_token.is_not(None), _steps.c.task_id), else_=_steps.c.drain_task_id),
-    "drain_token": func.coalesce(_steps.c.claim_token, _steps.c.drain_token),
-    "drain_until": func.coalesce(_steps.c.lease_until, _steps.c.drain_until),
+# No claim, and nothing that a claim or a failure had set a time for.
+_UNHELD: dict[str, Any] = {
     "claim_token": None,
     "claimed_by": None,
     "claimed_at": None,
     "lease_until": None,
     "timeout_at": None,
     "retry_at": None,
+}
+
+#: Columns to write when a step stops running: its claim becomes a draining one, and every timer stops.
+LET_GO: dict[str, Any] = {
+    "drain_task_id": case((_steps.c.claim_token.is_not(None), _steps.c.task_id), else_=_steps.c.drain_task_id),
+    "drain_token": func.coalesce(_steps.c.claim_token, _steps.c.drain_token),
+    "drain_until": func.coalesce(_steps.c.lease_until, _steps.c.drain_until),
+    **_UNHELD,
     "dispatch_check_at": None,
 }
 
@@ -82,12 +87,7 @@ def _new_attempt() -> dict[str, Any]:
     return {
         "attempt": attempt,
         "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
-        "claim_token": None,
-        "claimed_by": None,
-        "claimed_at": None,
-        "lease_until": None,
-        "timeout_at": None,
-        "retry_at": None,
+        **_UNHELD,
         "dispatches": 1,
         "dispatch_check_at": case(
             (_DRAINING, _steps.c.drain_until),

@@ -70,6 +70,7 @@ def gated_remote(
     """The same, where the worker comes to the broker through the gateway; the client does not."""
     with _deployed(amqp_url, gateway.url, queue, redis_server.url(0), migrated_postgres_url, tmp_path) as client:
         yield client
+        gateway.mend()  # a worker that cannot reach its broker takes a minute to stop
 
 
 @contextmanager
