@@ -87,6 +87,22 @@ def test_ones_own_claim_whose_answer_was_lost_is_granted_again(
     assert not worker.attempts.claim(ref, "worker@1").granted
 
 
+def test_a_retry_too_is_claimed_by_one_and_granted_to_it_again(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+) -> None:
+    run_id = _one(controller, retry={"max_attempts": 2, "initial_delay_s": 0.0, "jitter": 0.0})
+    worker.run_failing("a")
+    ref = worker.take("a")
+    assert worker.attempts.claim(ref, "worker@1").granted
+    assert worker.attempts.claim(ref, "worker@1").granted
+    late = worker.attempts.claim(replace(ref, token="another"), "worker@2")
+    assert (late.granted, late.reason) == (False, "worker@1 holds it")
+    assert rows.path(run_id, "a") == ["pending", "running", "failed", "running"]
+    assert worker.attempts.complete(ref, 1) is Report.RECORDED
+
+
 def test_no_claim_is_granted_while_the_run_is_paused_or_after_it_has_ended(
     controller: WorkflowController,
     worker: WorkerDouble,
