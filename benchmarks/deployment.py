@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.site import Site
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 __all__ = ["KINDS", "Deployment", "chain_of", "check_runs", "fan_out_of"]
 

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from interlock.core.events import StateChange
-from interlock.core.transitions import WORKFLOW_TABLE
-from interlock.signals.subscriber import Link, Subscriber, Target
+from interlock.core.model.transitions import WORKFLOW_TABLE
+from interlock.signals.events.subscriber import Link, Subscriber, Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .dev.handshake import forget_foreign_brokers
 from .failures import AppNotFound
-from .handshake import forget_foreign_brokers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .applications import load_app, use_broker
+from .dev.server_state import DATABASE, database_url_in, find_server
 from .failures import AppNotFound, NoServer
-from .screen import Screen
-from .server_state import DATABASE, database_url_in, find_server
+from .output.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from interlock.client.workflow import Workflow
+    from interlock.client.authoring.workflow import Workflow
     from interlock.core.events import StateChange
 
+    from .dev.server_state import ServerState
     from .options import Options
-    from .server_state import ServerState
 
 __all__ = ["Operator", "Target", "connect", "find_record", "find_target", "open_client"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .commands import CommandGroup
+from .command_group import CommandGroup
 from .options import remember, shared_options
 
 __all__ = ["interlock", "main"]

@@ -15,24 +15,24 @@ from uuid import uuid4
 
 from celery import Celery
 
-from interlock.core.controller import WorkflowController
 from interlock.core.errors import ConfigurationError, InterlockError
-from interlock.core.guard_rules import attach_rules
-from interlock.core.history import HistoryReader, read_changes
+from interlock.core.machine.guard_rules import attach_rules
 from interlock.core.names import check_name
+from interlock.core.operations.controller import WorkflowController
 from interlock.core.plan import PlanSpec
+from interlock.core.queries.history import HistoryReader, read_changes
 from interlock.core.settings import Settings
-from interlock.signals.commands import CommandHandler
-from interlock.signals.connection import check_broker_url
-from interlock.signals.control import Command, parse_command
-from interlock.signals.envelope import decode
+from interlock.signals.control.handler import CommandHandler
+from interlock.signals.control.queues import Command, parse_command
+from interlock.signals.events.cloud_event import decode
+from interlock.signals.events.redis_connection import check_broker_url
 from interlock.signals.runtime import Runtime
 
+from .authoring.workflow import Workflow
 from .control_link import ControlLink, outcome_result
 from .known_tasks import known_tasks
 from .operating import OperatorVerbs
 from .subscribing import SubscriberVerbs
-from .workflow import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,7 +231,7 @@ class Client(OperatorVerbs, SubscriberVerbs):
     # --- asking --------------------------------------------------------------------------------------------------------
 
     def status(self, id: str) -> dict[str, Any]:  # noqa: A002 - SPEC's name
-        """The run and its steps; see `interlock.core.status.run_status`.
+        """The run and its steps; see `interlock.core.queries.status.run_status`.
 
         Raises:
             RunNotFound: No such run in this session.
@@ -268,7 +268,7 @@ class Client(OperatorVerbs, SubscriberVerbs):
         )
 
     def explain(self, id: str) -> dict[str, Any]:  # noqa: A002 - SPEC's name
-        """Why the run does not move, or what it is doing, in words; see `interlock.core.explain.explain`.
+        """Why the run does not move, or what it is doing, in words; see `interlock.core.queries.explain.explain`.
 
         With the Celery app at hand, or over the control queue, the broker is asked about the queues in which steps wait.
 

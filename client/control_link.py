@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from kombu import Consumer, Producer
 
 from interlock.core.errors import BrokerUnavailable, CommandTimeout, NotJson, PayloadTooLarge, UntrustedAnswer
-from interlock.core.faultpoints import fault_point
+from interlock.core.fault_points import fault_point
 from interlock.core.json_values import plain_json
 from interlock.signals.broker_errors import BROKER_ERRORS
-from interlock.signals.control import control_queue, error_from, reply_connection, reply_name, reply_queue
-from interlock.signals.control_door import DEEPEST
-from interlock.signals.signing import Keyring
+from interlock.signals.control.admission import DEEPEST
+from interlock.signals.control.queues import control_queue, error_from, reply_connection, reply_name, reply_queue
+from interlock.signals.control.signing import Keyring
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kombu.message import Message
 
     from interlock.core.settings import Settings
-    from interlock.signals.control import Command
+    from interlock.signals.control.queues import Command
 
 __all__ = ["ControlLink"]
 

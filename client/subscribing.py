@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.transitions import WORKFLOW_TABLE
+from interlock.signals.events.subscriber import AsyncSubscriber, Subscriber, Target
 from interlock.signals.runtime import events_url
-from interlock.signals.subscriber import AsyncSubscriber, Subscriber, Target
 
-from .watching import awatch, awatch_session, watch, watch_session
+from .following.watching import awatch, awatch_session, watch, watch_session
 
 if TYPE_CHECKING:
     import builtins
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from interlock.core.events import StateChange
-    from interlock.core.history import HistoryReader
+    from interlock.core.queries.history import HistoryReader
     from interlock.core.settings import Settings
 
 __all__ = ["SubscriberVerbs"]

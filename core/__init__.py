@@ -1,7 +1,7 @@
 """Rules and record: the state machine, its tables and its database. Knows no Celery, no broker and no Redis."""
 
-from .controller import WorkflowController
-from .database import Database, open_database
+from .database.database import Database, open_database
+from .database.tables import StateHistory, WorkflowRun, WorkflowStep
 from .errors import (
     EntityNotFound,
     GuardRefused,
@@ -14,10 +14,10 @@ from .errors import (
     UnknownState,
 )
 from .events import EventEmitter, StateChange
-from .guards import GuardContext, guard
-from .machine import StateMachine
-from .models import StateHistory, WorkflowRun, WorkflowStep
-from .states import StepState, WorkflowState
+from .machine.guards import GuardContext, guard
+from .machine.state_machine import StateMachine
+from .model.states import StepState, WorkflowState
+from .operations.controller import WorkflowController
 
 __all__ = [
     "Database",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from interlock.core.states import StepState, WorkflowState
+from interlock.core.model.states import StepState, WorkflowState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

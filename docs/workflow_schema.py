@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from interlock.client.yaml_file import json_schema
+from interlock.client.authoring.yaml_file import json_schema
 
 __all__ = ["render"]
 

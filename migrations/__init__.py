@@ -2,7 +2,7 @@
 
 Developers run Alembic itself, which finds its configuration in pyproject.toml:
 `alembic -x url=sqlite:///dev.db revision --autogenerate --rev-id 0002 -m "what changes"`. A revision's id is four
-digits, one more than the last; `interlock.core.revision` names the head, and says what a migration must leave usable.
+digits, one more than the last; `interlock.core.database.revision` names the head, and says what a migration must leave usable.
 """
 
 from .commands import check, current, downgrade, upgrade

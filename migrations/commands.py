@@ -11,8 +11,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
+from interlock.core.database.revision import EXPECTED_REVISION, current_revision, is_newer, require_revision
 from interlock.core.errors import ConfigurationError
-from interlock.core.revision import EXPECTED_REVISION, current_revision, is_newer, require_revision
 
 from .comparison import TablesDiffer, find_differences
 from .transaction import opened

@@ -17,9 +17,9 @@ from sqlalchemy import Computed, Table, inspect, text
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
+from interlock.core.database.revision import VERSION_TABLE
+from interlock.core.database.tables import Base
 from interlock.core.errors import ConfigurationError
-from interlock.core.models import Base
-from interlock.core.revision import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from alembic import context
 from sqlalchemy import text
 
-from interlock.core.database import open_database
+from interlock.core.database.database import open_database
+from interlock.core.database.revision import VERSION_TABLE
 from interlock.core.errors import ConfigurationError
-from interlock.core.revision import VERSION_TABLE
 from interlock.core.settings import Settings
-from interlock.migrations.comparison import COMPARED
-from interlock.migrations.transaction import migrating
+
+from .comparison import COMPARED
+from .transaction import migrating
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import NullPool, event, text
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from interlock.core.database import open_database
-from interlock.core.database_errors import is_transient
+from interlock.core.database.database import open_database
+from interlock.core.database.errors import is_transient
 from interlock.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 __all__ = ["migrating", "opened"]
 

@@ -10,18 +10,18 @@ import os
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from interlock.core.attempts import Attempts
-from interlock.core.bodies import Bodies
-from interlock.core.database import Database, open_database
+from interlock.core.attempts.attempts import Attempts
+from interlock.core.attempts.step_calls import Bodies
+from interlock.core.database.database import Database, open_database
 from interlock.core.errors import ConfigurationError
-from interlock.core.guard_rules import NO_RULES, GuardRules
-from interlock.core.guards_file import load_guard_rules
+from interlock.core.machine.guard_rules import NO_RULES, GuardRules
+from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 
-from .dispatch import Dispatcher
-from .interrupts import InterruptBroadcaster
-from .publisher import EventPublisher
-from .quick_post import QuickPost
+from .dispatch.combined_send import QuickPost
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.interrupt_broadcast import InterruptBroadcaster
+from .events.publisher import EventPublisher
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -11,12 +11,12 @@ from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from interlock.core.errors import ConfigurationError
-from interlock.core.faultpoints import fault_point
+from interlock.core.fault_points import fault_point
 from interlock.core.settings import Settings
-from interlock.signals.header import read_header
-from interlock.signals.interrupts import INTERRUPT_COMMAND
-from interlock.signals.overlap import at_end
-from interlock.signals.receivers import (
+from interlock.signals.deferred_work import at_end
+from interlock.signals.dispatch.interrupt_broadcast import INTERRUPT_COMMAND
+from interlock.signals.step_header import read_header
+from interlock.signals.steps.receivers import (
     claim_attempt,
     held_attempt,
     report_discarded,
@@ -25,13 +25,13 @@ from interlock.signals.receivers import (
     report_success,
 )
 
-from . import tracing
-from .discretion import hide_payloads, hide_settings
-from .interruption import SOFT_SIGNAL, guard
-from .reconnection import ReconnectStep
-from .step_mixin import wrap_tasks
-from .supervisor import EngineStep, current_supervisor
-from .tracebacks import let_go, remember
+from .child import tracing
+from .child.body_guard import SOFT_SIGNAL, guard
+from .child.step_mixin import wrap_tasks
+from .child.tracebacks import let_go, remember
+from .main.payload_hiding import hide_payloads, hide_settings
+from .main.reconnection import ReconnectStep
+from .main.supervisor import EngineStep, current_supervisor
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -18,8 +18,8 @@ from benchmarks.measuring import Sample
 from benchmarks.options import Sizes
 from benchmarks.turns import turns
 from interlock.core import StateMachine
-from interlock.core.attempts import AttemptRef, Attempts
-from interlock.core.models import WorkflowStep, table_of_model
+from interlock.core.attempts.attempts import AttemptRef, Attempts
+from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from benchmarks.deployment import KINDS, Deployment, check_runs, fan_out_of
 from benchmarks.measuring import Sample
 from benchmarks.turns import turns
 from interlock.core import StepState
-from interlock.core.cause import Cause
-from interlock.core.columns import clock, seconds_after
-from interlock.core.models import WorkflowStep
-from interlock.core.unit_of_work import UnitOfWork
+from interlock.core.database.tables import WorkflowStep
+from interlock.core.database.types import clock, seconds_after
+from interlock.core.machine.cause import Cause
+from interlock.core.machine.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

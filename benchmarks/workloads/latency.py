@@ -16,7 +16,7 @@ from benchmarks.deployment import KINDS, chain_of
 from benchmarks.listener import READY
 from benchmarks.measuring import Sample, percentile
 from benchmarks.turns import turns
-from interlock.core.models import StateHistory, WorkflowStep
+from interlock.core.database.tables import StateHistory, WorkflowStep
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.options import Options
     from benchmarks.site import Site
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 __all__ = ["measure_latency"]
 

@@ -11,8 +11,8 @@ import redis
 from benchmarks.deployment import KINDS, Deployment, check_runs, fan_out_of
 from benchmarks.measuring import Sample
 from benchmarks.turns import turns
-from interlock.core.redispatch import Redispatcher
 from interlock.core.settings import Settings
+from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.signals.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from interlock.core.errors import InterlockError
-from interlock.core.guards_file import load_guard_rules
+from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
-from interlock.worker.supervisor import EngineStep, import_path
+from interlock.worker.main.supervisor import EngineStep, import_path
 
 from .facts import AppFacts, Configuration
 

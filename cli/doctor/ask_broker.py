@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from interlock.client.control_link import ControlLink
 from interlock.core.errors import CommandTimeout, InterlockError
-from interlock.signals.broker_facts import ask_broker as ask_queues
-from interlock.signals.connection import open_redis
-from interlock.signals.control import Command
+from interlock.signals.control.queues import Command
+from interlock.signals.dispatch.broker_inspection import ask_broker as ask_queues
+from interlock.signals.events.redis_connection import open_redis
 
 from .facts import Away, BrokerFacts, EngineFacts, RedisFacts
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import make_url
 
 from interlock import migrations
-from interlock.core.database import open_database
+from interlock.core.database.database import open_database
+from interlock.core.database.revision import current_revision, is_newer
 from interlock.core.errors import ConfigurationError
-from interlock.core.revision import current_revision, is_newer
-from interlock.core.surroundings import Work, read_server, read_work
+from interlock.core.queries.database_health import Work, read_server, read_work
 
 from .facts import Away, DatabaseFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 __all__ = ["ask_database"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.utils.time import utcoffset
 
-from interlock.worker.step_mixin import StepMixin
+from interlock.worker.child.step_mixin import StepMixin
 
 from .ask_app import configuration
 from .facts import Away, Configuration, WorkerFacts

@@ -11,7 +11,7 @@ from .registry import check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.surroundings import Server
+    from interlock.core.queries.database_health import Server
 
     from .facts import Facts
 

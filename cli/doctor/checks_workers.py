@@ -12,7 +12,7 @@ from .registry import check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.surroundings import Demand
+    from interlock.core.queries.database_health import Demand
 
     from .facts import Facts
 

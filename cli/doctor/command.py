@@ -12,7 +12,7 @@ from rich.text import Text
 from interlock.cli.connection import find_record, find_target
 from interlock.cli.failures import NoServer
 from interlock.cli.options import Options, Verb
-from interlock.cli.screen import Screen
+from interlock.cli.output.screen import Screen
 
 from .findings import Severity
 

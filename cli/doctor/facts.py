@@ -10,8 +10,8 @@ from .findings import DoesNotApply, NotKnown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from interlock.core.queries.database_health import Server, Work
     from interlock.core.settings import Settings
-    from interlock.core.surroundings import Server, Work
 
 __all__ = [
     "THIS_APP",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from interlock.cli.applications import use_broker
+from interlock.core.queries.database_health import Work
 from interlock.core.settings import Settings
-from interlock.core.surroundings import Work
 from interlock.signals.runtime import events_url
 
 from .ask_app import app_facts, configuration, routes

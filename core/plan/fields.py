@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from interlock.core.errors import ExpressionError
-from interlock.core.expressions import EXPR, LITERAL, marker_fault, read_expression
 from interlock.core.json_values import Json, JsonPath, Problem, plain_json
 from interlock.core.names import NAME_PATTERN
 
+from .expressions import EXPR, LITERAL, marker_fault, read_expression
 from .faults import refuse
 from .routing import routing_problems
 

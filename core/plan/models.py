@@ -21,9 +21,9 @@ from pydantic import (
 )
 
 from interlock.core.errors import InvalidPlan
-from interlock.core.expressions import EXPR, embedded, read_expression, references
-from interlock.core.retry import RetryPolicy
+from interlock.core.model.retry import RetryPolicy
 
+from .expressions import EXPR, embedded, read_expression, references
 from .faults import faults_of, refuse
 from .fields import (
     Count,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from interlock.core.errors import InvalidPlan
-from interlock.core.expressions import ALL, read_expression
 from interlock.core.json_values import json_size
 
+from .expressions import ALL, read_expression
 from .faults import Fault, Suggestions, faults_of
 from .graph import Ancestors, find_cycles
 from .models import PlanSpec, StepSpec, Trigger

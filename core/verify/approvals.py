@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.approvals import APPROVED, CLOSED, REJECTED
-from interlock.core.states import StepState
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.states import StepState
+from interlock.core.model.transitions import WORKFLOW_TABLE
+from interlock.core.orchestration.approvals import APPROVED, CLOSED, REJECTED
 
 from .findings import Finding
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import String, cast, func, select
 
-from interlock.core.models import ControlCommand, WorkflowRun, table_of_model
+from interlock.core.database.tables import ControlCommand, WorkflowRun, table_of_model
 
 from .approvals import request_findings
 from .entities import Entities, settled_among
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
     from .reading import Batch
 

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.counters import UNSETTLED
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import STEP_TABLE, WORKFLOW_TABLE
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
+from interlock.core.orchestration.dependency_counts import UNSETTLED
 
 from .findings import Finding
 

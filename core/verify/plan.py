@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.advance import DependencyCounts, Readiness, Trigger, readiness
-from interlock.core.states import StepState, WorkflowState
+from interlock.core.model.readiness import DependencyCounts, Readiness, Trigger, readiness
+from interlock.core.model.states import StepState, WorkflowState
 
 from .findings import Finding
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, String, and_, case, select, true, type_coerce
 
-from interlock.core.errors import RunNotFound
-from interlock.core.models import (
+from interlock.core.attempts.external_revokes import REVOKER
+from interlock.core.database.tables import (
     ApprovalRequest,
     StateHistory,
     StepDependency,
@@ -25,15 +25,15 @@ from interlock.core.models import (
     WorkflowStep,
     table_of_model,
 )
-from interlock.core.revokes import REVOKER
-from interlock.core.states import StepState
+from interlock.core.errors import RunNotFound
+from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Row, Select
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 __all__ = ["Batch", "Stream", "next_runs", "one_run"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import STEP_TABLE, TABLES, WORKFLOW_TABLE
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import STEP_TABLE, TABLES, WORKFLOW_TABLE
 
 from .findings import Finding
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from interlock.cli.following import follow
-from interlock.cli.server import EmbeddedServer
+from interlock.cli.commands.following import follow
+from interlock.cli.dev.server import EmbeddedServer
 
 from .workflow import workflow
 

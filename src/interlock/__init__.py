@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interlock.client.authoring.step import Step
+    from interlock.client.authoring.workflow import Workflow
     from interlock.client.client import Client
-    from interlock.client.step import Step
-    from interlock.client.workflow import Workflow
-    from interlock.core.retry import RetryPolicy
-    from interlock.signals.current_step import ApprovalRequested, CurrentStep, Decision, current_step
-    from interlock.signals.receivers import StepInterrupted
+    from interlock.core.model.retry import RetryPolicy
+    from interlock.signals.steps.current_step import ApprovalRequested, CurrentStep, Decision, current_step
+    from interlock.signals.steps.receivers import StepInterrupted
     from interlock.worker.installation import install
 
 __all__ = [
@@ -31,15 +31,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ApprovalRequested": "interlock.signals.current_step",
+    "ApprovalRequested": "interlock.signals.steps.current_step",
     "Client": "interlock.client.client",
-    "CurrentStep": "interlock.signals.current_step",
-    "Decision": "interlock.signals.current_step",
-    "RetryPolicy": "interlock.core.retry",
-    "Step": "interlock.client.step",
-    "StepInterrupted": "interlock.signals.receivers",
-    "Workflow": "interlock.client.workflow",
-    "current_step": "interlock.signals.current_step",
+    "CurrentStep": "interlock.signals.steps.current_step",
+    "Decision": "interlock.signals.steps.current_step",
+    "RetryPolicy": "interlock.core.model.retry",
+    "Step": "interlock.client.authoring.step",
+    "StepInterrupted": "interlock.signals.steps.receivers",
+    "Workflow": "interlock.client.authoring.workflow",
+    "current_step": "interlock.signals.steps.current_step",
     "install": "interlock.worker.installation",
 }
 

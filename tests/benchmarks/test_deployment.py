@@ -14,7 +14,7 @@ from interlock.core import open_database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from interlock.core.models import StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.database.tables import StateHistory, WorkflowRun, WorkflowStep
 from interlock.core.verify import Verification, verify
 from tests.core.checker import faults as checker_faults
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from interlock import Client
-from interlock.core.models import StateHistory, WorkflowRun
+from interlock.core.database.tables import StateHistory, WorkflowRun
 from interlock.migrations import upgrade
 from tests.processes import wait_until
 from tests.servers import PostgresServer, RedisServer

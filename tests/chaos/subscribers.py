@@ -7,9 +7,9 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from interlock.client.watching import awatch_session
-from interlock.core.history import HistoryReader
-from interlock.signals.subscriber import AsyncSubscriber, Target
+from interlock.client.following.watching import awatch_session
+from interlock.core.queries.history import HistoryReader
+from interlock.signals.events.subscriber import AsyncSubscriber, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from interlock.core import open_database
-from interlock.core.attempts import AttemptRef, Attempts
-from interlock.core.controller import WorkflowController
-from interlock.core.history import HistoryReader
+from interlock.core.attempts.attempts import AttemptRef, Attempts
+from interlock.core.operations.controller import WorkflowController
+from interlock.core.queries.history import HistoryReader
 from interlock.core.settings import Settings
 from tests.chaos.checks import Evidence, Record, read_record, violations
 from tests.chaos.ledger import Entry

@@ -11,9 +11,9 @@ import pytest
 from celery import Celery
 
 from interlock.cli.connection import Target, find_record, find_target, open_client
+from interlock.cli.dev.server_state import DATABASE, DataFolder, ServerState, find_server
 from interlock.cli.failures import NoServer, ServerRunning
 from interlock.cli.options import Options
-from interlock.cli.server_state import DATABASE, DataFolder, ServerState, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def test_a_folder_that_was_given_up_tells_of_no_server(data_dir: Path, running: 
 def test_a_server_that_was_killed_is_not_believed(data_dir: Path) -> None:
     """Its file is still there, its lock is not."""
     code = (
-        "import os, sys; from pathlib import Path; from interlock.cli.server_state import *;"
+        "import os, sys; from pathlib import Path; from interlock.cli.dev.server_state import *;"
         "folder = DataFolder(Path(sys.argv[1])); folder.acquire();"
         "folder.publish(ServerState(os.getpid(), 'a', 'b', 'c', 'd', 'e')); os.kill(os.getpid(), 9)"
     )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
-from interlock.core.columns import seconds_after
-from interlock.core.models import ApprovalRequest
+from interlock.core.database.tables import ApprovalRequest
+from interlock.core.database.types import seconds_after
 
 if TYPE_CHECKING:
     from sqlalchemy import Row

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from interlock.core.models import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep
+from interlock.core.database.tables import ApprovalRequest, StateHistory, StepDependency, WorkflowRun, WorkflowStep
 from interlock.core.verify import Verification, verify
 
 from .edges import EDGES, TERMINAL

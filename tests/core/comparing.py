@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from interlock.core.columns import clock
-from interlock.core.models import ApprovalRequest, WorkflowRun, WorkflowStep
-from interlock.core.states import StepState
+from interlock.core.database.tables import ApprovalRequest, WorkflowRun, WorkflowStep
+from interlock.core.database.types import clock
+from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

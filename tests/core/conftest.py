@@ -12,7 +12,7 @@ import pytest
 
 from interlock.core import Database, WorkflowController, open_database
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.sweeper import Sweeper
 
 from .checker import check
 from .rows import Rows, forget_everything

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import WORKFLOW_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 from sqlalchemy import delete, event, select, update
 
-from interlock.core.columns import seconds_after
-from interlock.core.kept import KeptConnections
-from interlock.core.models import ControlCommand, StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.database.connections import KeptConnections
+from interlock.core.database.tables import ControlCommand, StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.database.types import seconds_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,15 +9,15 @@ from uuid import uuid4
 from sqlalchemy import update
 
 from interlock.core import WorkflowController
-from interlock.core.attempts import AttemptRef, Report
-from interlock.core.columns import seconds_after
+from interlock.core.attempts.attempts import AttemptRef, Report
+from interlock.core.attempts.outcomes import Failure
+from interlock.core.database.tables import ApprovalRequest
+from interlock.core.database.types import seconds_after
 from interlock.core.errors import InterlockError
 from interlock.core.events import Effects
-from interlock.core.models import ApprovalRequest
-from interlock.core.outcomes import Failure
+from interlock.core.model.states import WorkflowState
 from interlock.core.settings import Settings
-from interlock.core.states import WorkflowState
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.sweeper import Sweeper
 from tests.model.run import Run
 
 from .comparing import modelled, ordinal, paths, stored
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
     from interlock.core.events import Dispatch
-    from interlock.core.retry import FailureKind
+    from interlock.core.model.retry import FailureKind
     from tests.model.plans import Plan, StepPlan
 
 __all__ = ["DELAY_S", "Body", "SideBySide"]

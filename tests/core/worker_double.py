@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from interlock.core.attempts import AttemptRef, Attempts, Claim, Report
-from interlock.core.outcomes import Failure
-from interlock.core.undelivered import Undelivered
+from interlock.core.attempts.attempts import AttemptRef, Attempts, Claim, Report
+from interlock.core.attempts.outcomes import Failure
+from interlock.core.attempts.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from interlock.core import Database, StateChange
+    from interlock.core.attempts.run_through import Onward
     from interlock.core.events import Dispatch, Effects, Interrupt
-    from interlock.core.onward import Onward
     from interlock.core.settings import Settings
 
 

@@ -14,8 +14,8 @@ import pytest
 from examples.stdlib_audit import tasks
 from examples.stdlib_audit.__main__ import history_lines, main
 from examples.stdlib_audit.workflow import workflow
-from interlock.core.expressions import render
 from interlock.core.plan import topological_levels
+from interlock.core.plan.expressions import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable

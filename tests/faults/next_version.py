@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from interlock.core.revision import EXPECTED_REVISION
+from interlock.core.database.revision import EXPECTED_REVISION
 from tests.servers import ROOT
 
 if TYPE_CHECKING:

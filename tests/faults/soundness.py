@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from interlock.client.watching import watch_session
-from interlock.core.flow import ENGINE
-from interlock.core.history import HistoryReader
-from interlock.core.models import StateHistory, WorkflowRun, WorkflowStep
+from interlock.client.following.watching import watch_session
+from interlock.core.database.tables import StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.orchestration.flow import ENGINE
+from interlock.core.queries.history import HistoryReader
 from interlock.core.verify import Verification, verify
-from interlock.signals.subscriber import Subscriber, Target
+from interlock.signals.events.subscriber import Subscriber, Target
 from tests.core.checker import faults as checker_faults
 from tests.processes import wait_until
 from tests.worker.deployment import DEADLINE_S
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from interlock.core.events import StateChange
-    from interlock.core.history import RunHead, SessionHeads
+    from interlock.core.queries.history import RunHead, SessionHeads
     from tests.worker.deployment import Deployment
 
 _runs = WorkflowRun.__table__

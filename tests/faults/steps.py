@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from interlock import Step
-from interlock.core.retry import RetryPolicy
+from interlock.core.model.retry import RetryPolicy
 from tests.faults.conftest import APP
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from interlock import current_step, install
-from interlock.signals import missing_messages
+from interlock.signals.dispatch import lost_messages as missing_messages
 from tests.worker.bodies import note, pass_gate, recorded
 
 

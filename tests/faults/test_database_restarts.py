@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from interlock.core.faultpoints import FaultRule
+from interlock.core.fault_points import FaultRule
 from interlock.migrations import upgrade
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import step

@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import event
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.database_errors import is_temporary
-from interlock.core.faultpoints import FaultPlan, FaultRule
+from interlock.core.database.errors import is_temporary
+from interlock.core.fault_points import FaultPlan, FaultRule
 from interlock.core.settings import Settings
 from interlock.migrations import upgrade
 from tests.core.checker import check

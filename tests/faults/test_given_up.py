@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select, text
 
 from interlock import Workflow
+from interlock.core.database.tables import WorkflowRun
 from interlock.core.errors import DatabaseBusy
-from interlock.core.guard_rules import NO_RULES, GuardRule, GuardRules
-from interlock.core.guards import GuardContext, guard
-from interlock.core.models import WorkflowRun
+from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules
+from interlock.core.machine.guards import GuardContext, guard
 from tests.faults.steps import blocked, held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.core.faultpoints import FaultRule, injected
+from interlock.core.fault_points import FaultRule, injected
 from interlock.migrations import upgrade
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import step

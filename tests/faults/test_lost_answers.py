@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from interlock import Step, Workflow
-from interlock.core.faultpoints import FaultRule, injected
-from interlock.core.retry import RetryPolicy
+from interlock.core.fault_points import FaultRule, injected
+from interlock.core.model.retry import RetryPolicy
 from interlock.core.settings import Settings
 from tests.faults.steps import held, step, task
 from tests.worker.deployment import DEADLINE_S

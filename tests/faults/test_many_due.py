@@ -12,12 +12,12 @@ import pytest
 from redis import Redis
 from sqlalchemy import func, select
 
-from interlock.core.columns import clock
-from interlock.core.faultpoints import FaultRule
-from interlock.core.models import WorkflowRun, WorkflowStep, table_of_model
-from interlock.core.redispatch import BATCH
+from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
+from interlock.core.database.types import clock
+from interlock.core.fault_points import FaultRule
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.redispatch import BATCH
+from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.runtime import Runtime
 from tests.core.rows import counted
 from tests.faults.steps import step

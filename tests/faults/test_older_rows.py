@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
+from interlock.core.database.tables import WorkflowRun
 from interlock.core.errors import CommandTimeout, InterlockError
-from interlock.core.models import WorkflowRun
 from interlock.core.verify import Verification, verify
 from tests.faults.steps import task
 from tests.worker.deployment import DEADLINE_S, Deployment

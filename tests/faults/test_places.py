@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from interlock.core.faultpoints import PLACES, FaultRule, injected
-from interlock.core.retry import RetryPolicy
+from interlock.core.fault_points import PLACES, FaultRule, injected
+from interlock.core.model.retry import RetryPolicy
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock import Workflow
-from interlock.core.faultpoints import FaultRule
+from interlock.core.fault_points import FaultRule
 from interlock.core.verify import Verification, verify
 from tests.faults.steps import held, step
 from tests.servers import wait_until

@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from interlock.core.faultpoints import FaultRule
-from interlock.core.models import WorkflowRun
-from interlock.worker.interruption import Notes
+from interlock.core.database.tables import WorkflowRun
+from interlock.core.fault_points import FaultRule
+from interlock.worker.child.body_guard import Notes
 from tests.faults.steps import blocked, held, step, task
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, engine_pid

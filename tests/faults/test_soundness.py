@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import update
 
-from interlock.core.models import WorkflowStep
+from interlock.core.database.tables import WorkflowStep
 from tests.faults.steps import step
 
 if TYPE_CHECKING:

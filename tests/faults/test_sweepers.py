@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.faultpoints import FaultRule
+from interlock.core.fault_points import FaultRule
 from interlock.core.settings import Settings
 from tests.core.checker import faults
 from tests.core.rows import Rows

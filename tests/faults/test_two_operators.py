@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interlock.core import Database
-    from interlock.core.attempts import AttemptRef
+    from interlock.core.attempts.attempts import AttemptRef
     from tests.faults.conftest import FaultReport
     from tests.servers import PostgresDatabases
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from interlock.core.faultpoints import FaultRule
+from interlock.core.fault_points import FaultRule
 from tests.celery_worker import CeleryWorker
 from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step

@@ -18,15 +18,15 @@ import coverage
 ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = ("control", "workflow", "guards")
 PARSERS: Final = (
-    "signals/control_door.py",
-    "signals/control.py",
-    "signals/command_args.py",
-    "signals/signing.py",
-    "signals/envelope.py",
-    "client/yaml_file.py",
-    "client/yaml_nodes.py",
-    "core/yaml_text.py",
-    "core/guards_file.py",
+    "signals/control/admission.py",
+    "signals/control/queues.py",
+    "signals/control/command_args.py",
+    "signals/control/signing.py",
+    "signals/events/cloud_event.py",
+    "client/authoring/yaml_file.py",
+    "client/authoring/yaml_nodes.py",
+    "core/yaml_documents.py",
+    "core/machine/guard_rules_file.py",
     "core/plan/validation.py",
 )
 _DONE: Final = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+) corp: (\d+)/\S+ .*?exec/s: (\d+)")

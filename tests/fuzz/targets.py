@@ -14,17 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from interlock.client.authoring.workflow import Workflow
 from interlock.client.control_link import outcome_result
-from interlock.client.workflow import Workflow
 from interlock.core.errors import ConfigurationError, InterlockError, InvalidPlan
-from interlock.core.guards_file import load_guard_rules
 from interlock.core.json_values import plain_json
+from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
-from interlock.signals.command_args import read_args
-from interlock.signals.control import REPLY_PATTERN, Command
-from interlock.signals.control_door import DEEPEST, Admitted, ControlDoor, TurnedAway
-from interlock.signals.envelope import UnreadableEvent, decode, encode
-from interlock.signals.signing import Keyring
+from interlock.signals.control.admission import DEEPEST, Admitted, ControlDoor, TurnedAway
+from interlock.signals.control.command_args import read_args
+from interlock.signals.control.queues import REPLY_PATTERN, Command
+from interlock.signals.control.signing import Keyring
+from interlock.signals.events.cloud_event import UnreadableEvent, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

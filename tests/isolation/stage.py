@@ -9,11 +9,11 @@ from uuid import uuid4
 from sqlalchemy import select, update
 
 from interlock.core import WorkflowController
-from interlock.core.columns import seconds_after
-from interlock.core.models import Base, WorkflowStep
+from interlock.core.database.tables import Base, WorkflowStep
+from interlock.core.database.types import seconds_after
 from interlock.core.settings import Settings
-from interlock.signals.commands import CommandHandler
-from interlock.signals.control_door import Admitted, ControlDoor
+from interlock.signals.control.admission import Admitted, ControlDoor
+from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import step
 from tests.core.worker_double import WorkerDouble
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core import Database
-    from interlock.signals.control import Command
+    from interlock.signals.control.queues import Command
 
 OURS: Final = "red"
 THEIRS: Final = "blue"

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from interlock.core.events import StateChange
-from interlock.signals.envelope import channel, encode
-from interlock.signals.publisher import EventPublisher
-from interlock.signals.subscriber import AsyncSubscriber, Link, Subscriber, Target
+from interlock.signals.events.cloud_event import channel, encode
+from interlock.signals.events.publisher import EventPublisher
+from interlock.signals.events.subscriber import AsyncSubscriber, Link, Subscriber, Target
 from tests.isolation.stage import OURS
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, NullPool, inspect, text
 
-from interlock.core.database import open_database
-from interlock.core.models import Base
+from interlock.core.database.database import open_database
+from interlock.core.database.tables import Base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

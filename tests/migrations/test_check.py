@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event
 
-from interlock.core import revision
-from interlock.core.database import open_database
+from interlock.core.database import revision
+from interlock.core.database.database import open_database
+from interlock.core.database.revision import EXPECTED_REVISION, require_revision
 from interlock.core.errors import ConfigurationError, NotMigrated
-from interlock.core.revision import EXPECTED_REVISION, require_revision
 from interlock.migrations import TablesDiffer, check
 from interlock.migrations.comparison import _bare
 from tests.migrations.catalog import execute, objects, set_revision
@@ -21,7 +21,7 @@ from tests.migrations.catalog import execute, objects, set_revision
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,8 @@ import pytest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from interlock.core.columns import clock
-from interlock.core.database import open_database
-from interlock.core.models import (
+from interlock.core.database.database import open_database
+from interlock.core.database.tables import (
     ApprovalRequest,
     Base,
     ControlCommand,
@@ -21,6 +20,7 @@ from interlock.core.models import (
     WorkflowRun,
     WorkflowStep,
 )
+from interlock.core.database.types import clock
 from interlock.migrations import downgrade, upgrade
 from interlock.migrations.comparison import find_differences
 from tests.migrations.catalog import connected, definitions, execute
@@ -28,7 +28,7 @@ from tests.migrations.catalog import connected, definitions, execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 250_001, tzinfo=UTC)
 LATER = NOON + timedelta(microseconds=1)

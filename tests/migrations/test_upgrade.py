@@ -17,8 +17,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from interlock.core.database.revision import EXPECTED_REVISION, VERSION_TABLE
 from interlock.core.errors import ConfigurationError
-from interlock.core.revision import EXPECTED_REVISION, VERSION_TABLE
 from interlock.migrations import check, current, downgrade, transaction, upgrade
 from interlock.migrations.transaction import migrating
 from tests.migrations.catalog import OURS, connected, definitions, execute, objects, set_revision, tables

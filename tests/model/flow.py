@@ -1,4 +1,4 @@
-"""What follows from a move: what starts, what is skipped, how a run pauses, waits and ends. The model of `core/flow.py`.
+"""What follows from a move: what starts, is skipped, pauses, waits and ends; the model of `core/orchestration`.
 
 It is written in the same order, so that the counters, and not only what they should be, are the product's.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from interlock.core.advance import DependencyCounts, Readiness, readiness
-from interlock.core.retry import Retry, decide
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import STEP_TABLE, WORKFLOW_TABLE
+from interlock.core.model.readiness import DependencyCounts, Readiness, readiness
+from interlock.core.model.retry import Retry, decide
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from .step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from interlock.core.retry import FailureKind
+    from interlock.core.model.retry import FailureKind
 
     from .plans import Plan
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interlock.core.advance import Readiness, readiness
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.readiness import Readiness, readiness
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import WORKFLOW_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from interlock.core.states import WorkflowState as RunState
+    from interlock.core.model.states import WorkflowState as RunState
 
     from .run import Run
     from .step import Step

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from interlock.core.states import StepState, WorkflowState
+from interlock.core.model.states import StepState, WorkflowState
 
 from .run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from interlock.core.attempts import Report
+    from interlock.core.attempts.attempts import Report
 
     from .step import Step
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from interlock.core.retry import RetryPolicy
+from interlock.core.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from interlock.core.advance import Trigger
+    from interlock.core.model.readiness import Trigger
 
 __all__ = ["Plan", "StepPlan", "retrying"]
 

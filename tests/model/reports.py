@@ -1,19 +1,19 @@
-"""What workers say of attempts, and what is believed. The model of `core/attempts.py` and `core/revokes.py`."""
+"""What workers say of attempts, and what is believed; the model of `core/attempts`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interlock.core.advance import Hearing, hear
-from interlock.core.attempts import Report
-from interlock.core.states import StepState, WorkflowState
+from interlock.core.attempts.attempts import Report
+from interlock.core.model.readiness import Hearing, hear
+from interlock.core.model.states import StepState, WorkflowState
 
 from .flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from interlock.core.retry import FailureKind
+    from interlock.core.model.retry import FailureKind
 
     from .step import Step
 

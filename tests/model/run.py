@@ -1,8 +1,8 @@
 """One run as plain Python: the rules by which its rows move, without SQL, clock, broker or threads.
 
 This is the only model of a run. The search in this folder looks at every state that it can reach, and
-`tests/core/test_flow_model.py` compares it with the rows that the product writes. What production has as pure functions it
-asks for: the tables, `advance` and `retry`. The rest is written a second time, in `flow`, `reports` and here.
+`tests/core/orchestration/test_flow_model.py` compares it with the rows that the product writes. What production has as pure
+functions it asks for: the tables, `readiness` and `retry`. The rest is written a second time, in `flow`, `reports` and here.
 
 Each public method is one transaction. What the commit sends, and what it moved, is in `sent`, `stops` and `moves` until
 `forget` is called.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import WORKFLOW_TABLE
 
 from .reports import Reports
 
 if TYPE_CHECKING:
-    from interlock.core.retry import FailureKind
+    from interlock.core.model.retry import FailureKind
 
     from .step import Step
 

@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interlock.core.transitions import WORKFLOW_TABLE
+from interlock.core.model.transitions import WORKFLOW_TABLE
 
 from .events import events_of
 from .flow import IllegalMove

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from interlock.core.advance import DependencyCounts
-from interlock.core.retry import Tally
-from interlock.core.states import StepState
-from interlock.core.transitions import STEP_TABLE, WORKFLOW_TABLE
+from interlock.core.model.readiness import DependencyCounts
+from interlock.core.model.retry import Tally
+from interlock.core.model.states import StepState
+from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from .step import Step
 

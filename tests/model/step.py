@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from interlock.core.advance import DependencyCounts, is_settled
-from interlock.core.retry import Tally
-from interlock.core.states import StepState
+from interlock.core.model.readiness import DependencyCounts, is_settled
+from interlock.core.model.retry import Tally
+from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.core.states import StepState, WorkflowState
-from interlock.core.transitions import STEP_TABLE, WORKFLOW_TABLE
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from . import flow
 from .mutants import MUTANTS

@@ -8,15 +8,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.attempts import Report
-from interlock.core.states import StepState, WorkflowState
+from interlock.core.attempts.attempts import Report
+from interlock.core.model.states import StepState, WorkflowState
 
 from .situation import CURRENT, DRAINER, DRAINING, HOLDER, OLD, Situation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from interlock.core.retry import FailureKind
+    from interlock.core.model.retry import FailureKind
 
     from .step import Step
 

@@ -12,7 +12,7 @@ from celery import Celery
 
 from interlock import Client
 from interlock.core.settings import Settings
-from interlock.signals.control import control_queue, dead_letter_queue
+from interlock.signals.control.queues import control_queue, dead_letter_queue
 from tests.servers import ROOT, CeleryWorker
 
 from .gateway import Gateway

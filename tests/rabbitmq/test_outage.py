@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from interlock.core.columns import seconds_after
-from interlock.core.models import StateHistory, WorkflowStep
-from interlock.core.states import StepState
+from interlock.core.database.tables import StateHistory, WorkflowStep
+from interlock.core.database.types import seconds_after
+from interlock.core.model.states import StepState
 from interlock.core.verify import Verification, verify
 from tests.servers import wait_until
 from tests.signals.scripts import opened

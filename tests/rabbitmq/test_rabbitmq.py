@@ -10,7 +10,7 @@ from celery import Celery
 from kombu import Producer
 
 from interlock.core.errors import InvalidPlan, TransitionNotAllowed
-from interlock.signals.control import control_queue, dead_letter_queue
+from interlock.signals.control.queues import control_queue, dead_letter_queue
 from tests.servers import wait_until
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from interlock.core import Database, WorkflowController, open_database
-from interlock.core.attempts import AttemptRef, Attempts
+from interlock.core.attempts.attempts import AttemptRef, Attempts
+from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import InterlockError
-from interlock.core.outcomes import Failure
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

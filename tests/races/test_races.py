@@ -12,7 +12,7 @@ from .racers import Call, Outcome, Racers
 
 if TYPE_CHECKING:
     from interlock.core import WorkflowController
-    from interlock.core.attempts import AttemptRef
+    from interlock.core.attempts.attempts import AttemptRef
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 

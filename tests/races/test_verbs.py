@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy import select, update
 
 from interlock.core import WorkflowController
-from interlock.core.columns import seconds_after
+from interlock.core.database.tables import ApprovalRequest
+from interlock.core.database.types import seconds_after
 from interlock.core.errors import AlreadyDecided, CommandRefused, InterlockError, TransitionNotAllowed
-from interlock.core.models import ApprovalRequest
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.sweeper import Sweeper
 from tests.core.rows import step, steps
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from interlock import Client, Step, Workflow
 from interlock.core.errors import BrokerUnavailable, RunNotFound, SignatureRefused, UntrustedAnswer
 from interlock.core.settings import Settings
-from interlock.signals.subscriber import Link, Subscriber, Target
+from interlock.signals.events.subscriber import Link, Subscriber, Target
 from tests.security.roles import FencedRedis, make_roles, redis_with_selectors, url_of
 from tests.servers import ROOT, CeleryWorker, PostgresServer, RedisServer, wait_until
 from tests.worker.deployment import DEADLINE_S, Ledger, task_name

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, update
 
-from interlock.core.columns import clock
-from interlock.core.database import Database, open_database
+from interlock.core.database.database import Database, open_database
+from interlock.core.database.tables import StateHistory, WorkflowRun
+from interlock.core.database.types import clock
 from interlock.core.events import Effects, StateChange
-from interlock.core.models import StateHistory, WorkflowRun
-from interlock.signals.publisher import EventPublisher
+from interlock.signals.events.publisher import EventPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from interlock import Client, Step, Workflow
 from interlock.core import WorkflowController, open_database
-from interlock.core.models import StateHistory, WorkflowStep
+from interlock.core.database.tables import StateHistory, WorkflowStep
 from interlock.core.settings import Settings
 from tests.servers import ROOT, CeleryWorker, wait_until
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
-    from interlock.core.database import Database
+    from interlock.core.database.database import Database
     from tests.servers import RedisServer
 
 APP = "tests.worker.tasks_app"

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kombu import Connection, Consumer, Producer
 
-from interlock.signals.control import control_queue, reply_queue
+from interlock.signals.control.queues import control_queue, reply_queue
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S
 

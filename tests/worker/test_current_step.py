@@ -11,7 +11,7 @@ import pytest
 
 from interlock import RetryPolicy, Step
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
+from interlock.core.sweeper.sweeper import Sweeper
 from tests.servers import wait_until
 from tests.worker.deployment import BRIEF, DEADLINE_S, engine_pid, gate
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from interlock import Client, Step, Workflow
-from interlock.core.retry import RetryPolicy
+from interlock.core.model.retry import RetryPolicy
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 

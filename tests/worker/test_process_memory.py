@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock import Step
-from interlock.core.retry import RetryPolicy
+from interlock.core.model.retry import RetryPolicy
 from tests.worker.deployment import task_name
 
 if TYPE_CHECKING:

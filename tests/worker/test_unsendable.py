@@ -11,11 +11,11 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select, update
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.columns import seconds_after
-from interlock.core.models import WorkflowStep
+from interlock.core.database.tables import WorkflowStep
+from interlock.core.database.types import seconds_after
 from interlock.core.settings import Settings
-from interlock.core.sweep import Sweeper
-from interlock.signals.dispatch import Dispatcher
+from interlock.core.sweeper.sweeper import Sweeper
+from interlock.signals.dispatch.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from interlock.cli.doctor.facts import (
     RedisFacts,
     WorkerFacts,
 )
+from interlock.core.queries.database_health import Demand, Server, Work
 from interlock.core.settings import Settings
-from interlock.core.surroundings import Demand, Server, Work
 
 WORKER = "celery@one"
 REDIS = RedisFacts(policy="noeviction", limit_bytes=1000, used_bytes=100, is_replica=False)

@@ -26,7 +26,7 @@ from interlock.cli.doctor.facts import Away, Facts
 from interlock.cli.doctor.findings import Severity
 from interlock.cli.doctor.registry import check
 from interlock.cli.doctor.together import ask_all
-from interlock.cli.screen import Screen
+from interlock.cli.output.screen import Screen
 from interlock.core.settings import Settings
 from tests.cli.doctor.sound import SOUND, with_celery, with_server
 

@@ -1,0 +1,1 @@
+"""`interlock dev` and the embedded servers that it starts."""

@@ -1,0 +1,1 @@
+"""Writing a workflow: Python, YAML and Celery's canvas in; diagrams out."""

@@ -1,0 +1,1 @@
+"""What workers say about attempts: claims, results, failures, heartbeats; the fast path on PostgreSQL."""

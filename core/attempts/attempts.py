@@ -1,0 +1,340 @@
+"""What workers say of an attempt: it is claimed, it completed, it failed. The hot path.
+
+A report is believed when (task_id, claim_token) are those of the step's current attempt, or of one that was told to stop and has
+not been replaced yet ("draining"). Everything else is late news of an attempt that no longer counts: logged, counted,
+and without effect. Calling any of these twice with the same arguments gives the first outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from interlock.core.database.tables import WorkflowStep, table_of_model
+from interlock.core.database.types import seconds_after
+from interlock.core.events import Effects
+from interlock.core.machine.cause import Cause
+from interlock.core.machine.unit_of_work import UnitOfWork
+from interlock.core.model.readiness import Hearing, hear
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.orchestration.flow import ENGINE, Flow
+from interlock.core.orchestration.new_attempts import DISPATCH_COLUMNS, dispatch
+
+from .claims import AttemptRef, Claim, is_held_by, read_attempt, take
+from .external_revokes import apply_external_revoke
+from .fast_path import HotPath
+from .outcomes import Failure, record_failure
+from .run_through import carried_attempt, live_carried, taken_before, to_go_on_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Row
+
+    from interlock.core.database.database import Database
+    from interlock.core.events import Dispatch
+    from interlock.core.settings import Settings
+
+    from .run_through import Onward
+
+__all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
+
+logger = logging.getLogger("interlock.attempts")
+
+_steps = table_of_model(WorkflowStep)
+
+
+class Report(Enum):
+    """What became of a report."""
+
+    RECORDED = "recorded"
+    KEPT = "kept"  # the step is paused: applied when it resumes
+    STALE = "stale"  # of an attempt that no longer counts
+    REPEATED = "repeated"  # the same report was recorded before
+
+
+class Attempts:
+    """Claims and reports against one database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._hot_path = HotPath(database, settings)
+
+    # --- claim -------------------------------------------------------------------------------------------------------
+
+    def claim(self, ref: AttemptRef, worker: str) -> Claim:
+        """Claim the attempt for the holder of `ref.token`, if its workflow executes and nobody else has it."""
+        return self.begin_claim(ref, worker)()
+
+    def begin_claim(self, ref: AttemptRef, worker: str) -> Callable[[], Claim]:
+        """Begin to claim the attempt; what is returned ends it, and is to be called in any case and once."""
+        asked = self._hot_path.send_claim(ref, worker)
+
+        def claimed() -> Claim:
+            change = None if asked is None else asked()
+            if change is not None:
+                self._database.deliver(Effects(changes=[change]), self._database.emitter)
+                return Claim(granted=True)
+            return self._database.transact(
+                lambda connection, effects: self._claim(connection, effects, ref, worker), "claim", ref.task_id
+            )
+
+        return claimed
+
+    def _claim(self, connection: Connection, effects: Effects, ref: AttemptRef, worker: str) -> Claim:
+        unit = self._lock(connection, effects, ref)
+        if unit.run.status is not WorkflowState.EXECUTING:
+            return Claim(granted=False, reason=f"the workflow is {unit.run.status}")
+        claim = take(unit, self._settings, ref, Cause(worker, "claimed"))
+        if claim.granted:
+            unit.finish()
+        return claim
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def complete(self, ref: AttemptRef, result: Any) -> Report:
+        """Record the attempt's result, a JSON value, and everything that follows."""
+        return self.complete_and_go_on(ref, result, None)[0]
+
+    def complete_and_go_on(self, ref: AttemptRef, result: Any, onward: Onward | None) -> tuple[Report, Dispatch | None]:
+        """Record the attempt's result, and in the same transaction claim what it makes ready, where it may be taken along.
+
+        Args:
+            ref: The attempt that has ended.
+            result: A JSON value.
+            onward: The process's offer to go on; None where it would not.
+
+        Returns:
+            What became of the report, and the step that the process holds now; None where it holds none.
+        """
+        return self.begin_completion(ref, result, onward)()
+
+    def begin_completion(
+        self, ref: AttemptRef, result: Any, onward: Onward | None
+    ) -> Callable[[], tuple[Report, Dispatch | None]]:
+        """Begin what `complete_and_go_on` does; what is returned ends it, and is to be called in any case and once."""
+        asked = self._hot_path.send_completion(ref, result, onward)
+
+        def completed() -> tuple[Report, Dispatch | None]:
+            recorded = None if asked is None else asked()
+            if recorded is not None:
+                self._database.deliver(recorded.effects, self._database.emitter)
+                return Report.RECORDED, recorded.taken
+            return self._database.transact(
+                lambda connection, effects: self._complete(connection, effects, ref, result, onward),
+                "complete",
+                ref.task_id,
+            )
+
+        return completed
+
+    def fail(self, ref: AttemptRef, failure: Failure) -> Report:
+        """Record that the attempt ended without a result; its policy decides what follows."""
+        return self._database.transact(
+            lambda connection, effects: self.fail_within(connection, effects, ref, failure), "fail", ref.task_id
+        )
+
+    def fail_unstarted(self, ref: AttemptRef, message: str) -> Report:
+        """Record that an attempt could not even be dispatched: its arguments or its task do not exist."""
+
+        def work(connection: Connection, effects: Effects) -> Report:
+            unit = self._lock(connection, effects, ref)
+            row = read_attempt(connection, ref.step_id)
+            if (
+                unit.run.status is not WorkflowState.EXECUTING
+                or row is None
+                or row.task_id != ref.task_id
+                or row.claim_token is not None
+            ):
+                return _stale(ref, row, StepState.FAILED)
+            if row.status == StepState.PENDING.value:
+                Flow(unit, self._settings).fail_unstarted(row.id, message)
+            elif row.status == StepState.RUNNING.value:
+                record_failure(unit, self._settings, row, Failure("unusable", message), Cause(ENGINE, message))
+            else:
+                return _stale(ref, row, StepState.FAILED)
+            unit.finish()
+            return Report.RECORDED
+
+        return self._database.transact(work, "refuse", ref.task_id)
+
+    def revoked(self, ref: AttemptRef, *, terminated: bool, expired: bool, softly: bool = False) -> Report:
+        """Record that a worker's MAIN process has discarded or ended the attempt by a revoke, or its message had expired.
+
+        Our own revokes come here too; the step they stopped has moved on, so they change nothing.
+
+        Args:
+            ref: Which attempt.
+            terminated: A signal was sent to its process; otherwise its message was thrown away.
+            expired: The message had expired.
+            softly: The signal was the soft one, so that the body may still run.
+        """
+
+        def work(connection: Connection, effects: Effects) -> Report:
+            unit = self._lock(connection, effects, ref)
+            row = read_attempt(connection, ref.step_id)
+            live = row is not None and row.status in (StepState.PENDING.value, StepState.RUNNING.value)
+            if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
+                return _stale(ref, row, StepState.CANCELLED)
+            if expired:
+                if unit.run.status is not WorkflowState.EXECUTING:
+                    return _stale(ref, row, StepState.FAILED)  # paused: it is sent again with the resume
+                cause = Cause(ENGINE, "its message expired before a worker took it")
+                unit.move_steps(
+                    StepState.RUNNING,
+                    cause,
+                    _steps.c.id == row.id,
+                    _steps.c.status == StepState.PENDING.value,
+                )
+                record_failure(unit, self._settings, row, Failure("error", "the message expired"), cause)
+            else:
+                apply_external_revoke(unit, self._settings, row, ended=terminated and not softly)
+            unit.finish()
+            return Report.RECORDED
+
+        return self._database.transact(work, "revoke", ref.task_id)
+
+    def _complete(
+        self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any, onward: Onward | None
+    ) -> tuple[Report, Dispatch | None]:
+        unit = self._lock(connection, effects, ref)
+        row = read_attempt(connection, ref.step_id)
+        if row is None:
+            return _stale(ref, row, StepState.COMPLETED), None
+        holds = is_held_by(row, ref)
+        heard = hear(StepState(row.status), holds=holds, drains=_drains(row, ref))
+        if heard is Hearing.AT_RESUME:
+            _keep(connection, row.id, {"kind": "completed", "result": result})
+            return Report.KEPT, None
+        if heard is Hearing.NOW:
+            cause = (
+                Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id})
+                if holds
+                else Cause(ENGINE, "completed by the interrupted attempt")
+            )
+            Flow(unit, self._settings).complete_step(row.id, result, cause)
+            # An attempt that was told to stop was to give its process back.
+            taken = self._go_on(unit, ref, cause.actor, onward) if holds else None
+            unit.finish()
+            return Report.RECORDED, taken
+        if heard is Hearing.LET_GO:
+            _released(connection, row.id)
+        report = _stale(ref, row, StepState.COMPLETED)
+        again = onward is not None and report is Report.REPEATED  # the answer to this very offer was lost
+        return report, taken_before(unit, onward) if again and onward is not None else None
+
+    def _go_on(self, unit: UnitOfWork, ref: AttemptRef, worker: str, onward: Onward | None) -> Dispatch | None:
+        """Claim the attempt that a completion has made due, instead of sending it, for the process that has completed."""
+        due = to_go_on_with(unit, onward)
+        if due is None or onward is None:
+            return None
+        next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, onward.token)
+        cause = Cause(worker, "claimed", {"carrier": onward.carrier_id})
+        if not take(unit, self._settings, next_one, cause, carrier_id=onward.carrier_id).granted:
+            return None
+        unit.effects.dispatches.remove(due)
+        return due
+
+    def carrier_ended(self, ref: AttemptRef, failure: Failure) -> bool:
+        """Record that a process ended which had gone on from its message's own step to a later one.
+
+        Args:
+            ref: The message's own attempt.
+            failure: How the one that ran ended.
+
+        Returns:
+            Whether there was such a one; else the process was at its own step, or at none.
+        """
+
+        def work(connection: Connection, effects: Effects) -> bool:
+            self._lock(connection, effects, ref)
+            step_ids = live_carried(connection, ref.run_id, ref.task_id)
+            for step_id in step_ids:
+                carried = AttemptRef(ref.run_id, step_id, carried_attempt(step_id))
+                self.fail_within(connection, effects, carried, failure)
+            return bool(step_ids)
+
+        return self._database.transact(work, "fail", ref.task_id)
+
+    def fail_within(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
+        """The same as `fail`, inside a transaction that is already open."""
+        unit = self._lock(connection, effects, ref)
+        row = read_attempt(connection, ref.step_id)
+        if row is None:
+            return _stale(ref, row, StepState.FAILED)
+        # Without a token it is the supervisor of the attempt's process that speaks.
+        holds = is_held_by(row, ref) or (
+            ref.token is None and row.task_id == ref.task_id and row.claim_token is not None
+        )
+        drains = _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id)
+        heard = hear(StepState(row.status), holds=holds, drains=drains, failure=failure.cause)
+        if heard is Hearing.STALE:
+            return _stale(ref, row, StepState.FAILED)
+        if heard is Hearing.NOW:
+            self._record_failure(unit, row, failure, ref, row.claimed_by if holds else None)
+        elif heard is Hearing.AT_RESUME:
+            _keep(connection, row.id, {"kind": "failed", "failure": asdict(failure)})
+        else:
+            _released(connection, row.id)
+            if heard is Hearing.SUCCESSOR:
+                self._send_successor(unit, row.id)
+        unit.finish()
+        return Report.RECORDED
+
+    def _record_failure(
+        self, unit: UnitOfWork, row: Row[*tuple[Any, ...]], failure: Failure, ref: AttemptRef, worker: str | None
+    ) -> None:
+        if failure.cause == "revoked":
+            apply_external_revoke(unit, self._settings, row, ended=True)
+            return
+        meta = {**failure.meta, "error": failure.message, "cause": failure.cause, "task_id": ref.task_id}
+        record_failure(unit, self._settings, row, failure, Cause(worker or ENGINE, failure.reason, meta))
+
+    def _send_successor(self, unit: UnitOfWork, step_id: str) -> None:
+        """Dispatch the attempt that waited until its predecessor had ended."""
+        rows = unit.connection.execute(
+            update(_steps)
+            .where(_steps.c.id == step_id, _steps.c.claim_token.is_(None))
+            .values(dispatch_check_at=seconds_after(self._settings.redispatch_s))
+            .returning(*DISPATCH_COLUMNS),
+        ).all()
+        dispatch(unit, rows)
+
+    def _lock(self, connection: Connection, effects: Effects, ref: AttemptRef) -> UnitOfWork:
+        return UnitOfWork.lock(connection, effects, ref.run_id, emitter=self._database.emitter)
+
+
+def _drains(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
+    return ref.token is not None and row.drain_token == ref.token and row.drain_task_id == ref.task_id
+
+
+def _released(connection: Connection, step_id: str) -> None:
+    connection.execute(
+        update(_steps).where(_steps.c.id == step_id).values(drain_task_id=None, drain_token=None, drain_until=None),
+    )
+
+
+def _keep(connection: Connection, step_id: str, late: dict[str, Any]) -> None:
+    connection.execute(
+        update(_steps)
+        .where(_steps.c.id == step_id)
+        .values(late=late, drain_task_id=None, drain_token=None, drain_until=None),
+    )
+
+
+def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None, outcome: StepState) -> Report:
+    """What a report of `outcome` that was not recorded is: a repetition where the attempt ended so, else old news."""
+    if row is not None and row.status == outcome.value and row.task_id == ref.task_id:
+        return Report.REPEATED
+    logger.warning(
+        "ignored a report of attempt %s: the step is %s, its attempt %s",
+        ref.task_id,
+        row.status if row is not None else "gone",
+        row.task_id if row is not None else "none",
+    )
+    return Report.STALE

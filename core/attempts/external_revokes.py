@@ -1,0 +1,74 @@
+"""A revoke that is not ours (`celery control revoke`, Flower) on a live attempt: an operator's command, by another door.
+
+Celery burns the id of what it revokes, so going on always means a new attempt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from interlock.core.database.tables import WorkflowStep, table_of_model
+from interlock.core.database.types import clock
+from interlock.core.machine.cause import Cause
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.orchestration.flow import Flow
+from interlock.core.orchestration.new_attempts import CLEARED, LET_GO
+from interlock.core.plan import OnExternalRevoke
+
+from .outcomes import retry_now
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from interlock.core.machine.unit_of_work import UnitOfWork
+    from interlock.core.settings import Settings
+
+__all__ = ["REVOKER", "apply_external_revoke"]
+
+REVOKER = "celery revoke"
+
+_steps = table_of_model(WorkflowStep)
+
+
+def apply_external_revoke(
+    unit: UnitOfWork,
+    settings: Settings,
+    row: Row[*tuple[Any, ...]],
+    *,
+    ended: bool,
+) -> None:
+    """Do what the step, or else its plan, says of a foreign revoke.
+
+    Args:
+        unit: The run.
+        settings: Times.
+        row: The step, pending with an attempt or running.
+        ended: The body has ended, so nothing is left to drain; after the soft signal it may still clean up.
+    """
+    policy = _policy(unit, row)
+    if policy is OnExternalRevoke.REDISPATCH and unit.run.status is not WorkflowState.EXECUTING:
+        return  # nothing starts now; what the resume sends is discarded for its burnt id, and comes back here
+    cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
+    here = _steps.c.id == row.id
+    released = CLEARED if ended else LET_GO
+    flow = Flow(unit, settings)
+    if policy is OnExternalRevoke.CANCEL:
+        unit.move_steps(StepState.CANCELLED, cause, here, **released, completed_at=clock())
+        flow.interrupt_draining(StepState.CANCELLED, "soft", here)
+        flow.settled([row.id])
+        return
+    unit.move_steps(StepState.RUNNING, cause, here, _steps.c.status == StepState.PENDING.value)
+    if policy is OnExternalRevoke.PAUSE:
+        unit.move_steps(StepState.PAUSED, cause, here, **released, paused_by=REVOKER)
+        flow.interrupt_draining(StepState.PAUSED, "soft", here)
+    else:
+        unit.move_steps(StepState.FAILED, cause, here, **released)
+        retry_now(unit, settings, [row.id], cause)
+    flow.finish_run()
+
+
+def _policy(unit: UnitOfWork, row: Row[*tuple[Any, ...]]) -> OnExternalRevoke:
+    own = (row.spec or {}).get("on_external_revoke")
+    if own is None:
+        own = unit.plan_head().get("on_external_revoke", OnExternalRevoke.CANCEL)
+    return OnExternalRevoke(own)

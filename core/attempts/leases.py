@@ -1,0 +1,111 @@
+"""Heartbeats: a worker names the attempts that it holds at this moment; one statement renews them, one says which must stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, or_, select, update
+
+from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
+from interlock.core.database.types import seconds_after
+from interlock.core.model.states import StepState
+
+from .run_through import carriers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from interlock.core.database.database import Database
+    from interlock.core.settings import Settings
+
+__all__ = ["Heartbeat", "renew_leases"]
+
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """The answer to a heartbeat.
+
+    Attributes:
+        cancelled: Attempts whose body is to stop and, after the grace, is to be ended with its process.
+        interrupted: Attempts whose body is to get the soft signal, and may finish all the same.
+        terminated: Attempts whose process is to be ended at once.
+        carriers: For attempts that the worker knows by another message, because a process has gone on to them: that message's id.
+    """
+
+    cancelled: list[str] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
+    terminated: list[str] = field(default_factory=list)
+    carriers: dict[str, str] = field(default_factory=dict)
+
+
+def renew_leases(database: Database, settings: Settings, task_ids: Sequence[str]) -> Heartbeat:
+    """Renew the leases of the attempts that a worker names, and find those that no longer count.
+
+    Rows that somebody else has locked are left for the next heartbeat, which comes long before the lease ends.
+
+    Args:
+        database: Where.
+        settings: Gives the lease.
+        task_ids: Celery ids of the messages whose bodies run at this moment.
+    """
+    if not task_ids:
+        return Heartbeat()
+    return database.transact(lambda connection, _: _renew(connection, settings, task_ids), "heartbeat")
+
+
+def _renew(connection: Connection, settings: Settings, message_ids: Sequence[str]) -> Heartbeat:
+    carriers = carriers_of(connection, message_ids)
+    task_ids = [*message_ids, *carriers]
+    for held, until in (("claim_token", "lease_until"), ("drain_token", "drain_until")):
+        task_id = _steps.c.task_id if held == "claim_token" else _steps.c.drain_task_id
+        rows = (
+            select(_steps.c.id)
+            .where(task_id.in_(task_ids), _steps.c[held].is_not(None))
+            .with_for_update(skip_locked=True)
+        )
+        connection.execute(
+            update(_steps).where(_steps.c.id.in_(rows)).values({until: seconds_after(settings.lease_s)}),
+        )
+    beat = _judge(connection, task_ids)
+    beat.carriers = dict(carriers)
+    return beat
+
+
+def _judge(connection: Connection, task_ids: Sequence[str]) -> Heartbeat:
+    rows = connection.execute(
+        select(
+            _steps.c.task_id,
+            _steps.c.drain_task_id,
+            _steps.c.status,
+            func.coalesce(_steps.c.pause_mode, _runs.c.pause_mode).label("pause_mode"),
+        )
+        .join(_runs, _runs.c.id == _steps.c.run_id)
+        .where(or_(_steps.c.task_id.in_(task_ids), _steps.c.drain_task_id.in_(task_ids))),
+    ).all()
+    live = (StepState.PENDING.value, StepState.RUNNING.value)
+    beat, known = Heartbeat(), set()
+    for row in rows:
+        if row.drain_task_id in task_ids:
+            known.add(row.drain_task_id)
+            if row.status == StepState.PAUSED.value:
+                if row.pause_mode == "terminate":
+                    beat.terminated.append(row.drain_task_id)
+                elif row.pause_mode != "drain":
+                    beat.interrupted.append(row.drain_task_id)
+            elif row.status != StepState.RUNNING.value:
+                beat.cancelled.append(row.drain_task_id)
+        if row.task_id in task_ids and row.status in live:
+            known.add(row.task_id)  # current, or about to be claimed
+        elif row.task_id in task_ids and row.task_id != row.drain_task_id:
+            known.add(row.task_id)
+            if row.status == StepState.CANCELLED.value:
+                beat.cancelled.append(row.task_id)
+    # An id that no step has as its current or draining attempt was superseded: what its body does no longer counts.
+    beat.cancelled += [task_id for task_id in task_ids if task_id not in known]
+    return beat

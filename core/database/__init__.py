@@ -1,0 +1,1 @@
+"""Engines, tables, connections and transactions of either database; knows no state machine."""

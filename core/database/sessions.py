@@ -1,0 +1,227 @@
+"""Writing through a caller's SQLAlchemy session: inside its transaction where one is open, in one of its own otherwise.
+
+What happened is told only after the outermost commit; a savepoint or transaction that is rolled back tells nothing. Of a
+transaction that a `Connection` holds around its session nobody learns the end, so what happened in it is not told at
+all: the sweeper dispatches it and subscribers catch up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, event, select
+from sqlalchemy.exc import DBAPIError
+
+from interlock.core.errors import DatabaseBusy
+from interlock.core.events import Effects, EventEmitter
+from interlock.core.fault_points import fault_point
+
+from .database import Database
+from .errors import is_transient
+from .retrying import repeated
+from .tables import WorkflowRun, WorkflowStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session, SessionTransaction
+
+__all__ = ["OpenTransaction", "read_in", "write_in"]
+
+T = TypeVar("T")
+
+_CHUNK = 5_000  # ids in one statement
+_WRITE = {"interlock_write": True}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """A transaction whose owner commits it and tells what happened; it stands where a session might.
+
+    Attributes:
+        connection: For writing as well, if anything is to be written.
+        effects: Filled with what is to be told.
+    """
+
+    connection: Connection
+    effects: Effects
+
+
+def write_in(
+    session: Session | OpenTransaction,
+    work: Callable[[Connection, Effects, bool], T],
+    deliver: Callable[[Effects], None],
+) -> T:
+    """Run `work` in the session's transaction (as a savepoint), or in a transaction of its own that is committed.
+
+    Args:
+        session: The caller's; an `OpenTransaction` is simply used.
+        work: Gets the connection, an empty `Effects` to fill, and whether it joined a transaction of the caller's. In a
+            transaction of its own it is called again after a transient failure.
+        deliver: Gets the effects after the outermost commit.
+
+    Raises:
+        DatabaseBusy: The database gave up on every try; in a joined transaction the caller has to start it again.
+    """
+    if isinstance(session, OpenTransaction):
+        return work(session.connection, session.effects, False)  # noqa: FBT003 - not joined: it holds SQLite's lock
+    if session.in_transaction():
+        return _joined(session, work, deliver)
+
+    def once() -> tuple[T, Effects]:
+        effects = Effects()
+        with session.begin():
+            result = work(session.connection(execution_options=_WRITE), effects, False)  # noqa: FBT003 - not joined
+            _refresh(session, effects)
+            fault_point("verb.commit")
+        fault_point("verb.committed")
+        return result, effects
+
+    result, effects = repeated(once)
+    if not _inside_outer_transaction(session):
+        deliver(effects)
+    return result
+
+
+def read_in(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:
+    """Run a reading `work` in the session's transaction where one is open, else on a connection of its own.
+
+    So a look never opens a transaction in the caller's session, which would be joined by the next write and wait for a
+    commit that nobody thinks of.
+    """
+    if isinstance(session, OpenTransaction):
+        return work(session.connection)
+    bind = session.get_bind()
+    if session.in_transaction():
+        session.flush()
+        return work(session.connection())
+    if isinstance(bind, Connection):
+        return _read_on(bind, work)
+    with bind.connect() as connection:
+        return work(connection)
+
+
+def _read_on(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Read on a caller's connection, and leave it as it was."""
+    outer = connection.in_transaction()
+    try:
+        return work(connection)
+    finally:
+        if not outer:
+            connection.rollback()
+
+
+def database_of(session: Session | OpenTransaction) -> Database | None:
+    """The `Database` that made the session, if one did."""
+    found = None if isinstance(session, OpenTransaction) else session.info.get("interlock_database")
+    return found if isinstance(found, Database) else None
+
+
+def deliver_for(session: Session | OpenTransaction, emitter: EventEmitter | None) -> Callable[[Effects], None]:
+    """How effects of `session` are delivered: to its database's handlers, and to `emitter` or the database's own."""
+    database = database_of(session)
+    if database is not None:
+        return lambda effects: database.deliver(effects, emitter or database.emitter)
+
+    def only_emit(effects: Effects) -> None:
+        if emitter is not None:
+            for change in effects.changes:
+                emitter.emit("state_changed", change.data())
+
+    return only_emit
+
+
+def _joined(
+    session: Session,
+    work: Callable[[Connection, Effects, bool], T],
+    deliver: Callable[[Effects], None],
+) -> T:
+    effects = Effects()
+    try:
+        with session.begin_nested():
+            result = work(session.connection(), effects, True)  # noqa: FBT003 - joined
+            _refresh(session, effects)
+    except DBAPIError as error:
+        if not is_transient(error):
+            raise
+        msg = f"the database gave up on the transaction: {error.orig}; roll back and start it again"
+        raise DatabaseBusy(msg) from error
+    _pending(session).add(session, effects, deliver)
+    return result
+
+
+def _refresh(session: Session, effects: Effects) -> None:
+    """Bring loaded objects up to date while the transaction is open, so that looking at them opens no other."""
+    touched = {change.workflow_id for change in effects.changes}
+    if not touched:
+        return
+    loaded: dict[type[WorkflowRun | WorkflowStep], list[str]] = {WorkflowRun: [], WorkflowStep: []}
+    for instance in session.identity_map.values():
+        if isinstance(instance, WorkflowRun | WorkflowStep):
+            run_id = instance.__dict__.get("id" if isinstance(instance, WorkflowRun) else "run_id")
+            if run_id in touched:
+                loaded[type(instance)].append(instance.__dict__["id"])
+    for model, ids in loaded.items():
+        for start in range(0, len(ids), _CHUNK):
+            query = select(model).where(model.id.in_(ids[start : start + _CHUNK]))
+            session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Effects of a session that wait for its commit, each with the transactions it is inside of."""
+
+    entries: list[tuple[tuple[SessionTransaction, ...], Effects, Callable[[Effects], None]]] = field(
+        default_factory=list
+    )
+
+    def add(self, session: Session, effects: Effects, deliver: Callable[[Effects], None]) -> None:
+        inside = []
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        while transaction is not None:
+            inside.append(transaction)
+            transaction = transaction.parent
+        self.entries.append((tuple(inside), effects, deliver))
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        self.entries = [entry for entry in self.entries if transaction not in entry[0]]
+
+    def ended(self, transaction: SessionTransaction) -> None:
+        """Forget what a transaction leaves behind that ends without a commit or a rollback: `session.close()`."""
+        if transaction.parent is None:
+            self.entries = []
+
+    def committed(self) -> None:
+        entries, self.entries = self.entries, []
+        fault_point("verb.committed")
+        for _, effects, deliver in entries:
+            deliver(effects)
+
+
+def _pending(session: Session) -> _Pending:
+    found = session.info.get("interlock_pending")
+    if isinstance(found, _Pending):
+        return found
+    pending = session.info["interlock_pending"] = _Pending()
+
+    def after_commit(session: Session) -> None:
+        # Fires for savepoints as well, and for a session that lives inside a connection's own transaction.
+        if not session.in_nested_transaction() and not _inside_outer_transaction(session):
+            pending.committed()
+
+    def after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        pending.rolled_back(transaction)
+
+    def after_transaction_end(session: Session, transaction: SessionTransaction) -> None:  # noqa: ARG001 - as above
+        pending.ended(transaction)
+
+    event.listen(session, "after_commit", after_commit)
+    event.listen(session, "after_transaction_end", after_transaction_end)
+    event.listen(session, "after_soft_rollback", after_soft_rollback)
+    return pending
+
+
+def _inside_outer_transaction(session: Session) -> bool:
+    bind: Any = session.bind
+    return isinstance(bind, Connection) and bind.in_transaction()

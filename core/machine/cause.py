@@ -1,0 +1,54 @@
+"""Who moves something, and why: what every history row says besides the edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from interlock.core.errors import InvalidPlan
+from interlock.core.json_values import plain_json
+from interlock.core.names import check_text
+
+__all__ = ["Cause"]
+
+_ACTOR_CHARACTERS: Final = 200
+_REASON_CHARACTERS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who moves something, and why.
+
+    Attributes:
+        actor: Stored as `transitioned_by`.
+        reason: Stored as `transition_reason`.
+        meta: Stored with the history row.
+        vetoable: Whether a listener or an attached guard may stop the move: a caller's or a command's, never what a worker or
+            the engine reports.
+    """
+
+    actor: str
+    reason: str | None = None
+    meta: dict[str, Any] | None = None
+    vetoable: bool = False
+
+    @classmethod
+    def asked(cls, actor: str, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:
+        """The cause of a move that a caller or a command asks for: checked, and listeners may veto it.
+
+        Raises:
+            InvalidText: The actor or the reason cannot be stored.
+            InvalidPlan: `meta` is not JSON.
+        """
+        check_text("transitioned_by", actor, _ACTOR_CHARACTERS)
+        if reason is not None:
+            check_text("reason", reason, _REASON_CHARACTERS)
+        if meta is not None:
+            _, problems = plain_json(meta)
+            if problems:
+                raise InvalidPlan([f"meta{''.join(f'.{part}' for part in path)}: {text}" for path, text in problems])
+        return cls(actor, reason, meta, vetoable=True)
+
+    def because(self, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:
+        """The same actor with another reason."""
+        return Cause(actor=self.actor, reason=reason, meta=meta, vetoable=self.vetoable)

@@ -1,0 +1,440 @@
+"""The one write path.
+
+A `UnitOfWork` is one locked workflow and the moves made in it. Locking is a statement of its own, before anything else is
+read: a lock taken inside a larger statement reads the workflow's steps from a snapshot older than the lock. Every move
+takes its sources from the transition table, numbers its history rows from the locked row's `seq`, and leaves what is to be
+told after the commit in `effects`. No other module writes `status`, but for `hot_path` and `hot_ending`, whose three
+statements write the same as this one for the commonest moves; `register` appends to `state_history` for this one alone.
+
+What no one can see between is not written one by one: new rows, and the run's own columns, wait (`unwritten`) until somebody
+reads through `connection`, is asked for consent, or the unit ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ClauseElement, and_, bindparam, select, update
+
+from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
+from interlock.core.database.types import clock
+from interlock.core.errors import (
+    EntityNotFound,
+    GuardRefused,
+    RunNotFound,
+    TransitionConflict,
+    TransitionNotAllowed,
+    TransitionVetoed,
+)
+from interlock.core.events import STATE_CHANGING, Effects, EventEmitter, StateChange
+from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
+
+from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
+from .guards import GuardContext
+from .history_rows import Subject, append_step_rows, appending, change_of, new_row
+from .pending_writes import NewStep, Unwritten
+from .run_row import LockedRun, read_run
+from .step_transition import RUN, StepMove
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from .cause import Cause
+
+__all__ = ["UnitOfWork"]
+
+logger = logging.getLogger("interlock.core")
+
+_runs = table_of_model(WorkflowRun)
+_steps = table_of_model(WorkflowStep)
+
+# On the way to executing a run is asked for attached guards whoever moves it: the engine starts what was enqueued for later.
+_STARTING = (WorkflowState.DRAFT, WorkflowState.PLANNING)
+
+
+class UnitOfWork:
+    """One workflow under its lock. Use it inside a transaction and call `finish` last.
+
+    Attributes:
+        resuming: Set while a resume applies, one by one, what came during the pause: until all of it is applied, the run
+            neither completes nor waits.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        effects: Effects,
+        run: LockedRun,
+        *,
+        emitter: EventEmitter | None = None,
+        made: dict[str, Any] | None = None,
+        is_new: bool = False,
+    ) -> None:
+        """Begin with a run that is locked, or was just `made` with these columns and, where it `is_new`, is still to be stored."""
+        self.effects = effects
+        self.run = run
+        self.resuming = False
+        self._connection = connection
+        self._emitter = emitter
+        self._rules = rules_of(connection)
+        self._stored = run.stored
+        self._unwritten = Unwritten(run=made, is_new=is_new)
+
+    @classmethod
+    def lock(
+        cls,
+        connection: Connection,
+        effects: Effects,
+        run_id: str,
+        *,
+        session_id: str | None = None,
+        emitter: EventEmitter | None = None,
+        joined: bool = False,
+    ) -> UnitOfWork:
+        """Lock the run's row and read it.
+
+        Args:
+            connection: An open transaction.
+            effects: Filled with what is to happen after the commit.
+            run_id: The run.
+            session_id: Given, a run of another session counts as not found.
+            emitter: In-process listeners.
+            joined: The transaction is a caller's and may not hold SQLite's write lock yet.
+
+        Raises:
+            RunNotFound: No such run (in this session).
+        """
+        if joined and connection.dialect.name == "sqlite":
+            # SQLite has one lock for all writers; a write that changes nothing takes it before anything is read.
+            connection.execute(update(_runs).where(_runs.c.id == run_id).values(seq=_runs.c.seq))
+        run = read_run(connection, run_id, lock=True)
+        if session_id is not None and run.session_id != session_id:
+            raise RunNotFound(run_id)
+        return cls(connection, effects, run, emitter=emitter)
+
+    @classmethod
+    def peek(cls, connection: Connection, run_id: str) -> UnitOfWork:
+        """Read the run without its lock, for asking `check_run` and `check_step` and never for moving.
+
+        Raises:
+            RunNotFound: No such run.
+        """
+        return cls(connection, Effects(), read_run(connection, run_id, lock=False))
+
+    @property
+    def connection(self) -> Connection:
+        """The transaction, in which every new row is written by now; of the run's own row, `run` knows more."""
+        if self._unwritten.has_rows:
+            self._insert_rows()
+        return self._connection
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def begin_run_history(self, cause: Cause) -> None:
+        """Write the run's first row: from nothing to the state it was created in."""
+        self._append(Subject(WORKFLOW_TABLE.entity_type, self.run.id), None, self.run.status, cause)
+
+    def set_run(self, **values: Any) -> None:
+        """Write columns of the run's row other than its status; a time may be given as `FromNow`."""
+        if self._unwritten.is_new and any(isinstance(value, ClauseElement) for value in values.values()):
+            self._insert_rows()  # an expression is evaluated on a row
+        self._unwritten.set_run(values)
+
+    def plan_head(self) -> Mapping[str, Any]:
+        """The run's plan without its steps; empty where it has none."""
+        known = self._unwritten.run or self._unwritten.values
+        if "spec" not in known:
+            known = {"spec": self.connection.scalar(select(_runs.c.spec).where(_runs.c.id == self.run.id))}
+        return known["spec"] or {}
+
+    def move_run(self, target: WorkflowState, cause: Cause, **values: Any) -> bool:
+        """Move the run along one edge of the table, guards included.
+
+        Returns:
+            False when it is in `target` already: nothing is written then.
+
+        Raises:
+            TransitionNotAllowed: The table has no such edge.
+            GuardRefused: A guard did not hold.
+            TransitionVetoed: A listener stopped it.
+        """
+        source = self.run.status
+        if source == target:
+            return False
+        self._require_run(target, cause, self._rules if cause.vetoable or source in _STARTING else NO_RULES)
+        subject = Subject(WORKFLOW_TABLE.entity_type, self.run.id)
+        self._announce([change_of(self.run, subject, source, target, cause)], cause)
+        if WORKFLOW_TABLE.is_terminal(target):
+            values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
+        self.set_run(**values)
+        self.run.status = target
+        self._append(subject, source, target, cause)
+        return True
+
+    def check_run(self, target: WorkflowState, cause: Cause) -> None:
+        """Raise unless table and guards, attached ones too, let the run move to `target` now."""
+        self._require_run(target, cause, self._rules)
+
+    def _require_run(self, target: WorkflowState, cause: Cause, rules: GuardRules) -> None:
+        source = self.run.status
+        if not WORKFLOW_TABLE.allows(source, target):
+            raise TransitionNotAllowed(**self._run_edge(target))
+        attached = rules.on(WORKFLOW_TABLE.entity_type, source, target, self.run.name)
+        if not attached and not WORKFLOW_TABLE.guards.get((source, target)):
+            return
+        row: Mapping[Any, Any] | None = None if attached else self._unwritten.entity(self.run)
+        if row is None:  # somebody else's guard may read what it likes
+            self._write()
+            row = self._connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
+        self._require_guards(WORKFLOW_TABLE.entity_type, row, target, cause, rules)
+
+    def _run_edge(self, target: WorkflowState) -> dict[str, Any]:
+        return {
+            "entity_type": WORKFLOW_TABLE.entity_type,
+            "entity_id": self.run.id,
+            "from_state": self.run.status,
+            "to_state": target,
+            "allowed": WORKFLOW_TABLE.targets[self.run.status],
+        }
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    @property
+    def new_steps(self) -> Sequence[NewStep]:
+        """The steps of `add_steps` that are not written yet, in plan order."""
+        return tuple(self._unwritten.steps.values())
+
+    def add_steps(self, steps: Iterable[NewStep], edges: Iterable[tuple[str, str]]) -> None:
+        """Store steps, and edges as (id of the step that is waited for, id of the one that waits)."""
+        self._unwritten.steps |= {step.id: step for step in steps}
+        self._unwritten.edges += edges
+
+    def begin_step_history(self, cause: Cause, *conditions: ColumnElement[bool]) -> None:
+        """Write the first row of every step of the run (that meets `conditions`), in plan order."""
+        if self._unwritten.steps and not conditions:
+            for step in self._unwritten.steps.values():
+                subject = Subject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
+                self._append(subject, None, StepState.PENDING, cause)
+            return
+        append = appending(and_(_steps.c.run_id == self.run.id, *conditions), None)
+        self._record(append_step_rows(self.connection, self.run, append, cause, {}))
+
+    def move_steps(
+        self,
+        target: StepState,
+        cause: Cause,
+        *conditions: ColumnElement[bool],
+        **values: Any,
+    ) -> list[StateChange]:
+        """Move every step of the run that meets `conditions` and may move to `target`.
+
+        The sources are those of the table, so no edge outside it can be written. Two statements, however many steps; with
+        rules attached to the edge a third reads the steps that they are for. A guard that refuses what a caller or a command
+        asks for refuses all of it; a worker's claim that a guard refuses finds no step, so that it is offered again later.
+
+        Args:
+            target: The state to move to.
+            cause: Who and why.
+            *conditions: On columns of `workflow_steps`.
+            **values: Further columns to write with the move.
+
+        Returns:
+            The changes, in order of `seq`; empty when no step qualified.
+
+        Raises:
+            GuardRefused: An attached guard did not hold for one of the steps.
+            TransitionVetoed: A listener stopped it.
+        """
+        return self.make(StepMove(target, *conditions, **values), cause)
+
+    def make(self, move: StepMove, cause: Cause, **parameters: Any) -> list[StateChange]:
+        """Make a move that is built already, with its parameters; otherwise as `move_steps`."""
+        if cause.vetoable:
+            self._require_steps(move.where, move.target, cause, parameters)
+        elif move.claims and not self._may_start(move, cause, parameters):
+            return []
+        return self._make(move, cause, parameters)
+
+    def _make(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
+        parameters = {**parameters, RUN: self.run.id}
+        self._announce_steps(move, cause, parameters)
+        connection = self.connection
+        if connection.dialect.name == "postgresql":
+            # The lock is held, so the move finds the rows that are appended for.
+            return self._record(append_step_rows(connection, self.run, move.together, cause, parameters))
+        changes = append_step_rows(connection, self.run, move.append, cause, parameters)
+        if changes:
+            connection.execute(move.update, parameters)
+        return self._record(changes)
+
+    def move_step(self, step_id: str, target: StepState, cause: Cause, **values: Any) -> StateChange | None:
+        """Move one step along one edge, guards included.
+
+        Returns:
+            None when it is in `target` already.
+
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The table has no such edge.
+            GuardRefused: A guard did not hold.
+            TransitionVetoed: A listener stopped it.
+        """
+        row = self._required_step(step_id, target, cause, self._rules if cause.vetoable else NO_RULES)
+        if row is None:
+            return None
+        move = StepMove(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
+        changes = self._make(move, cause, {})
+        if not changes:
+            raise TransitionConflict(**_step_edge(row, target))
+        return changes[0]
+
+    def check_step(self, step_id: str, target: StepState, cause: Cause) -> Mapping[Any, Any] | None:
+        """Return the step's row if it may move to `target`, None if it is there already; raise otherwise."""
+        return self._required_step(step_id, target, cause, self._rules)
+
+    def _required_step(
+        self, step_id: str, target: StepState, cause: Cause, rules: GuardRules
+    ) -> Mapping[Any, Any] | None:
+        row = (
+            self.connection.execute(select(_steps).where(_steps.c.id == step_id, _steps.c.run_id == self.run.id))
+            .mappings()
+            .one_or_none()
+        )
+        if row is None:
+            raise EntityNotFound(entity_type=STEP_TABLE.entity_type, entity_id=step_id, to_state=target)
+        source = STEP_TABLE.parse(row["status"])
+        if source == target:
+            return None
+        if not STEP_TABLE.allows(source, target):
+            raise TransitionNotAllowed(**_step_edge(row, target))
+        self._require_guards(STEP_TABLE.entity_type, row, target, cause, rules)
+        return row
+
+    def check_steps(self, target: StepState, cause: Cause, *conditions: ColumnElement[bool]) -> None:
+        """Raise unless the attached guards let every step that meets `conditions` move to `target` now."""
+        self._require_steps(and_(_steps.c.run_id == bindparam(RUN), *conditions), target, cause, {})
+
+    def _require_steps(
+        self, where: ColumnElement[bool], target: StepState, cause: Cause, parameters: Mapping[str, Any]
+    ) -> None:
+        """Ask the attached guards about each step that would move; without a rule for the edge nothing is read."""
+        ruled = self._rules.steps_moving_to(target, self.run.name) if self._rules else None
+        if ruled is None:
+            return
+        query = select(_steps).where(where, ruled).order_by(_steps.c.position, _steps.c.key)
+        for row in self.connection.execute(query, {**parameters, RUN: self.run.id}).mappings().all():
+            self._require_guards(STEP_TABLE.entity_type, row, target, cause, self._rules)
+
+    def _may_start(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> bool:
+        try:
+            self._require_steps(move.where, move.target, cause, parameters)
+        except GuardRefused as refusal:
+            logger.info("a start is put off: %s", refusal)
+            return False
+        return True
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write what is not written yet, counters too. Call it once, last.
+
+        Raises:
+            TransitionConflict: The run's row was moved past the lock, by code that does not take it.
+        """
+        self._write()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        if self._unwritten.is_new or self._unwritten.steps:
+            self._insert_rows()
+        if self.run.stored == self._stored and not self._unwritten.values:
+            return
+        status, target = self._stored[0], self.run.status
+        changes = self._unwritten.update(self._connection, self.run, status)
+        if changes is None:
+            self.run.status = status
+            raise TransitionConflict(**self._run_edge(target))
+        self._record(changes)
+        self._stored = self.run.stored
+
+    def _insert_rows(self) -> None:
+        stored = self.run.stored if self._unwritten.is_new else self._stored
+        self._record(self._unwritten.insert(self._connection, self.run))
+        self._stored = stored
+
+    def _append(self, subject: Subject, source: str | None, target: str, cause: Cause) -> None:
+        self._unwritten.history.append(new_row(self.run, subject, source, target, cause))
+
+    def _require_guards(
+        self, entity_type: str, row: Mapping[Any, Any], target: str, cause: Cause, rules: GuardRules
+    ) -> None:
+        context = GuardContext(
+            connection=self._connection,
+            entity_type=entity_type,
+            entity=row,
+            from_state=row["status"],
+            to_state=target,
+            actor=cause.actor,
+            reason=cause.reason,
+            meta=cause.meta,
+            plan=self._unwritten.plan(),
+        )
+        require_guards(context, rules, self.run.name)
+
+    def _record(self, changes: list[StateChange]) -> list[StateChange]:
+        self.effects.changes.extend(changes)
+        return changes
+
+    def _announce(self, changes: list[StateChange], cause: Cause) -> None:
+        """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
+        if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
+            return
+        self._write()  # a listener may look at the rows
+        for change in changes:
+            try:
+                self._emitter.emit(STATE_CHANGING, change.data())
+            except TransitionVetoed as veto:
+                if cause.vetoable:
+                    veto.entity_type, veto.entity_id = change.entity_type, change.entity_id
+                    veto.from_state, veto.to_state = change.from_state, change.to_state
+                    raise
+                logger.warning("veto of %s → %s ignored: it has already happened", change.from_state, change.to_state)
+
+    def _announce_steps(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> None:
+        if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
+            return
+        rows = self.connection.execute(
+            select(_steps.c.id, _steps.c.key, _steps.c.attempt, _steps.c.status)
+            .where(move.where)
+            .order_by(_steps.c.position, _steps.c.key),
+            parameters,
+        )
+        self._announce(
+            [
+                change_of(
+                    self.run,
+                    Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt),
+                    row.status,
+                    move.target,
+                    cause,
+                )
+                for row in rows
+            ],
+            cause,
+        )
+
+
+def _step_edge(row: Mapping[Any, Any], target: StepState) -> dict[str, Any]:
+    source = STEP_TABLE.parse(row["status"])
+    return {
+        "entity_type": STEP_TABLE.entity_type,
+        "entity_id": row["id"],
+        "from_state": source,
+        "to_state": target,
+        "allowed": STEP_TABLE.targets[source],
+    }

@@ -1,0 +1,1 @@
+"""The rules as data and pure functions: states, transitions, readiness and retry; no input or output."""

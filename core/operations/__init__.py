@@ -1,0 +1,1 @@
+"""What people ask for: the verbs on runs and steps, each in one transaction."""

@@ -1,0 +1,1 @@
+"""Reading only: status, history, explanations and the health of the database."""

@@ -1,0 +1,1 @@
+"""Messages out to the broker: step messages, interrupts, and the search for lost ones."""

@@ -1,0 +1,268 @@
+"""Publishing what was committed on Redis pub/sub.
+
+Publishing is a hint: the history row is the record, and `watch` reads it. So nothing here raises, nothing waits for
+long, and while Redis is away nothing is tried but a probe now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from interlock.core.fault_points import fault_point
+from interlock.core.redaction import redacted_url
+from interlock.signals.deferred_work import is_ending
+from interlock.signals.run_through import current_ride
+
+from .background_publish import Later
+from .cloud_event import channel, encode
+from .redis_connection import open_redis
+from .redis_pipeline import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import redis
+
+    from interlock.core.events import Effects, StateChange
+
+    from .redis_pipeline import Command
+
+__all__ = ["FEW", "EventPublisher"]
+
+logger = logging.getLogger("interlock.events")
+
+CHUNK: Final = 1000
+"""Messages of one pipeline: what a huge cascade holds in memory and in the socket at a time."""
+
+FEW: Final = 100
+"""Changes that are sent without waiting for Redis to have taken them."""
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 5.0
+
+
+class EventPublisher:
+    """Publishes committed changes; append it to `Database.after_commit`.
+
+    It may be shared by threads, and used before and after a fork: each process has its own connections. Where there is
+    no Redis, there is no publisher: do not attach one.
+
+    Args:
+        redis_url: Where to publish.
+        prefix: Leading part of the channels.
+        timeout_s: For connecting and for each read or write; at most 0.5 s, since a transition waits for it.
+        budget_s: For all chunks of one commit together; what is left then is not published.
+        clock: Monotonic seconds.
+
+    Raises:
+        ConfigurationError: The URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        prefix: str = "interlock",
+        *,
+        timeout_s: float = 0.5,
+        budget_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = redis_url
+        self._prefix = prefix
+        self._timeout_s = min(timeout_s, 0.5)
+        self._budget_s = budget_s
+        self._clock = clock
+        self._closed = False
+        self._inherited: list[_Line] = []
+        self._line = self._open_line()
+
+    def __repr__(self) -> str:
+        """Name the place without its credentials."""
+        return f"<EventPublisher {redacted_url(self._url)} {self._prefix}>"
+
+    def __call__(self, effects: Effects) -> None:
+        """Publish the changes of a committed transaction, on a ride within milliseconds; never raises."""
+        changes = effects.changes
+        if not changes or self._closed:
+            return
+        few = len(changes) <= FEW
+        if few and is_ending() and current_ride() is not None:
+            try:
+                self._own_line().later.add(changes)
+            except RuntimeError:  # no thread is to be had
+                self.flush()
+        else:
+            self.publish(changes, wait=not few)
+
+    def flush(self) -> None:
+        """Tell what a ride has left to be told; at its end, so that nothing waits for a thread in a process that may end."""
+        line = self._own_line()
+        if line.later.waits:
+            self.publish((), wait=False)
+        with line.order:
+            return  # behind what the thread is about
+
+    def publish(
+        self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = (), hurry: bool = False
+    ) -> bool:
+        """Publish changes in the given order, in one round trip per 1,000; never raises.
+
+        Args:
+            changes: Committed ones.
+            wait: For Redis to have taken them; else only for their sending, and a failure may show at the next call.
+            ahead: Commands that go out in front of them, in the same write, and whose answers are waited for in any case.
+            hurry: Not to wait for these either; `settle` says later whether they were taken.
+
+        Returns:
+            Whether Redis took all that this has waited for. False is no error: subscribers that catch up read the history.
+        """
+        if self._closed:
+            return False
+        line = self._own_line()
+        if not line.admits(self._clock()):
+            line.skipped += len(changes) + len(line.later.take())
+            return False
+        with line.order:
+            waiting = line.later.take()
+            changes = [*waiting, *changes] if waiting else changes
+            return not (changes or ahead) or self._publish(line, changes, wait=wait, ahead=ahead, hurry=hurry)
+
+    def _publish(
+        self, line: _Line, changes: Sequence[StateChange], *, wait: bool, ahead: Sequence[Command], hurry: bool
+    ) -> bool:
+        subject = changes[0].workflow_id if changes else ""
+        try:
+            copies = fault_point("events.publish", subject) if changes else 1
+            self._send(line.wire, changes if copies == 1 else [*changes] * copies, ahead, wait=wait, hurry=hurry)
+            if changes:
+                fault_point("events.published", subject)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands and the worker must go on
+            self._report_outage(line, error, len(changes))
+            return False
+        self._report_recovery(line)
+        return True
+
+    def settle(self) -> bool:
+        """Whether Redis has taken all that was sent ahead in a hurry since the last call; waits for its answer to these."""
+        return self._own_line().wire.settle()
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where this process's connections lead, as redis-py's pool has it, credentials included."""
+        return dict(self._own_line().client.connection_pool.connection_kwargs)
+
+    def close(self) -> None:
+        """Tell what waits, and close this process's connections; what comes later is not published."""
+        if not self._closed:
+            self.flush()
+        self._closed = True
+        self._own_line().close()
+
+    def _send(
+        self, wire: Wire, changes: Sequence[StateChange], ahead: Sequence[Command], *, wait: bool, hurry: bool
+    ) -> None:
+        deadline = self._clock() + self._budget_s
+        for start in range(0, max(len(changes), 1), CHUNK):
+            if start and self._clock() > deadline:
+                msg = f"{start} of {len(changes)} events took over {self._budget_s:g} s"
+                raise TimeoutError(msg)
+            commands = [*ahead, *self._commands(changes[start : start + CHUNK])]
+            first = 0 if hurry else len(ahead)
+            wire.send(commands, wait_for=len(commands) if wait else first, watch=len(ahead))
+            ahead = ()
+
+    def _commands(self, changes: Sequence[StateChange]) -> Iterator[Command]:
+        for change in changes:
+            try:
+                yield "PUBLISH", channel(self._prefix, change.session_id, change.workflow_id), encode(change)
+            except (ValueError, TypeError):
+                # A row that no door of ours let in must not silence the others.
+                logger.exception("history row %s cannot be published", change.history_id)
+
+    def _open_line(self) -> _Line:
+        return _Line(open_redis(self._url, timeout_s=self._timeout_s), Later(self.flush))
+
+    def _own_line(self) -> _Line:
+        line = self._line
+        if line.pid != os.getpid():
+            # After a fork. The parent's line is kept unused: its sockets are shared, and its lock may be held for ever.
+            self._inherited.append(line)
+            self._line = line = self._open_line()
+        return line
+
+    def _report_outage(self, line: _Line, error: Exception, count: int) -> None:
+        line.skipped += count
+        if line.failed(self._clock()):
+            logger.warning(
+                "events are not published, %s failed (%s: %s); nothing is lost, subscribers read the history",
+                redacted_url(self._url),
+                type(error).__name__,
+                error,
+            )
+
+    def _report_recovery(self, line: _Line) -> None:
+        if line.down and line.recovered():
+            logger.info("events are published again on %s; %d were not", redacted_url(self._url), line.skipped)
+            line.skipped = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One process's client, what waits to be told by it, and whether it is worth trying: a circuit breaker.
+
+    `order` is held from taking what waits until it is sent, so that events leave in the order of their changes.
+    `skipped` is counted without the lock: it is a figure for the log.
+    """
+
+    client: redis.Redis
+    later: Later
+    wire: Wire = field(init=False)
+    order: threading.RLock = field(default_factory=threading.RLock)  # a handler of log lines may publish
+    pid: int = field(default_factory=os.getpid)
+    down: bool = False
+    skipped: int = 0
+    _pause_s: float = _FIRST_PAUSE_S
+    _next_try: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Make the wire of the client."""
+        self.wire = Wire(self.client)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.later.stop()
+        self.wire.close()
+        self.client.close()
+
+    def admits(self, now: float) -> bool:
+        """Whether to try now; of the threads that ask while it is down, one per pause may."""
+        if not self.down:
+            return True
+        with self._lock:
+            if now < self._next_try:
+                return False
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+            self._next_try = now + self._pause_s
+            return True
+
+    def failed(self, now: float) -> bool:
+        """Note a failure; True for the first one of an outage."""
+        with self._lock:
+            first = not self.down
+            self.down = True
+            if first:
+                self._pause_s = _FIRST_PAUSE_S
+            self._next_try = now + self._pause_s
+            return first
+
+    def recovered(self) -> bool:
+        """Note a success; True for the first one after an outage."""
+        with self._lock:
+            ended, self.down = self.down, False
+            return ended

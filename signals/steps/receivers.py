@@ -1,0 +1,339 @@
+"""Celery's task signals, turned into claims and reports.
+
+`task_prerun`, `task_success`, `task_failure` and `task_retry` arrive in the process that runs the body; they claim the attempt and
+report on it. What arrives in a prefork worker's MAIN process is handled by the worker's supervisor, which must not touch the
+database. A receiver holds no truth: one that fails, or never fires, is made good by leases.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback as tracebacks
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from celery.exceptions import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from interlock.core.attempts.attempts import AttemptRef, Claim
+from interlock.core.attempts.outcomes import Failure
+from interlock.core.database.errors import is_temporary
+from interlock.core.errors import InterlockError
+from interlock.core.fault_points import fault_point
+from interlock.core.json_values import json_size, plain_json, shown_path
+from interlock.core.model.retry import exception_names
+from interlock.signals.deferred_work import at_end, begun
+from interlock.signals.run_through import current_ride
+from interlock.signals.runtime import runtime_of
+from interlock.signals.step_header import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from celery import Celery, Task
+
+    from interlock.core.model.retry import FailureKind
+    from interlock.signals.runtime import Runtime
+    from interlock.signals.step_header import StepHeader
+
+__all__ = [
+    "Held",
+    "StepInterrupted",
+    "begin_claim",
+    "claim_attempt",
+    "expect",
+    "forget_expected",
+    "held_attempt",
+    "persist",
+    "report_discarded",
+    "report_failure",
+    "report_retry",
+    "report_success",
+]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("interlock.receivers")
+
+_HELD = "_interlock_held"
+_TRACEBACK_CHARACTERS = 10_000
+_LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
+
+
+class StepInterrupted(SoftTimeLimitExceeded):
+    """Raised in a running body whose workflow was paused or cancelled; clean up and let it pass.
+
+    A subclass of Celery's `SoftTimeLimitExceeded`, so code that cleans up at a soft limit does so here too.
+    """
+
+
+@dataclass(slots=True)
+class Held:
+    """An attempt that this process has claimed, kept on its request.
+
+    Attributes:
+        ref: Which.
+        claim: The answer to the claim.
+        interrupted: The body was told to stop: what it raises then does not count.
+        soft_limited: A soft signal that is not ours has reached the body: a time limit, or a foreign revoke.
+        carried: Its process came to it on the message of an earlier step.
+        begun_at: When the attempt reached this process; monotonic seconds.
+        asked_at: When the body last asked whether to stop; monotonic seconds.
+        asks: The approval that the body asks for by ending its attempt.
+        retry: What the body has asked of Celery by `self.retry`, however it went on after that.
+        shielded: The body is inside `shield`.
+        owed: What a signal would have raised in the body, had it not been shielded.
+    """
+
+    ref: AttemptRef
+    claim: Claim
+    interrupted: bool = False
+    soft_limited: bool = False
+    carried: bool = False
+    begun_at: float = field(default_factory=time.monotonic)
+    asked_at: float = 0.0
+    asks: dict[str, Any] | None = None
+    retry: Retry | None = None
+    shielded: bool = False
+    owed: SoftTimeLimitExceeded | None = None
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Keep the soft signal out of a block, and raise it behind it: it would tear a transaction and its connection."""
+        self.shielded = True
+        try:
+            yield
+        finally:
+            self.shielded = False
+            if self.owed is not None:
+                owed, self.owed = self.owed, None
+                raise owed
+
+
+def held_attempt(request: Any) -> Held | None:
+    """What was claimed for this request, if it is a step's and has asked."""
+    found = getattr(request, _HELD, None)
+    return found if isinstance(found, Held) else None
+
+
+_expected: dict[str, Callable[[], Held]] = {}
+
+
+def expect(task_id: str, held: Callable[[], Held]) -> None:
+    """Have the next `task_prerun` of an attempt find its claim made, or begun."""
+    _expected.clear()
+    _expected[task_id] = held
+
+
+def forget_expected() -> None:
+    """Behind the tracer: a claim that no `task_prerun` has asked for is waited for, because it has a connection."""
+    while _expected:
+        task_id, held = _expected.popitem()
+        held()
+        logger.warning("%s was claimed and not begun; its lease will run out and the step is tried again", task_id)
+
+
+def claim_attempt(task: Task[..., Any], task_id: str) -> None:
+    """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it."""
+    claimed = _expected.pop(task_id, None)
+    if claimed is None:
+        header = read_header(task.request)
+        if header is None:
+            return
+        claimed = begin_claim(task.app, header, task_id, task.request.hostname)
+    setattr(task.request, _HELD, claimed())
+
+
+def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | None) -> Callable[[], Held]:
+    """Begin to claim an attempt; what is returned waits for the answer, and is to be called once."""
+    ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
+    begun_at = time.monotonic()
+    claimed = begun(lambda: runtime_of(app).attempts.begin_claim(ref, hostname or "worker"))
+
+    def held() -> Held:
+        try:
+            claim = persist(claimed, retry_s=runtime_of(app).settings.lease_s / 3)
+        except (
+            Exception
+        ) as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
+            logger.exception("could not claim %s", task_id)
+            claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
+        return Held(ref, claim, begun_at=begun_at)
+
+    return held
+
+
+def report_success(task: Task[..., Any], result: Any) -> None:
+    """`task_success`: record the result. One that cannot be stored fails the step."""
+    held = held_attempt(task.request)
+    if held is None:
+        return
+    fault_point("body.end", held.ref.task_id)
+    if held.retry is not None:
+        report_retry(task, held.retry)
+        return
+    runtime = runtime_of(task.app)
+    document, problems = plain_json(result)
+    if problems:
+        path, message = problems[0]
+        failure = Failure("unusable", f"the result is not JSON: result{shown_path(path)}: {message}")
+    elif (size := json_size(document)) > runtime.settings.max_result_bytes:
+        limit = runtime.settings.max_result_bytes
+        failure = Failure("unusable", f"the result has {size:,} bytes of JSON, over the limit of {limit:,}")
+    else:
+        completed = _completion(runtime, held, document)
+        at_end(lambda: _report(task, held, completed))
+        return
+    _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
+
+
+def _completion(runtime: Runtime, held: Held, document: Any) -> Callable[[], object]:
+    """Begin to report a result, where the process is on a ride with the offer to go on; what is returned ends it."""
+    ride = current_ride()
+    stopped = held.interrupted or held.soft_limited
+    onward = None if ride is None or stopped else ride.offer()
+    completed = begun(lambda: runtime.attempts.begin_completion(held.ref, document, onward))
+    if ride is None or onward is None:
+        return completed
+
+    def complete() -> None:
+        _, taken = completed()
+        if taken is not None:
+            ride.hold(taken, onward)
+
+    return complete
+
+
+def report_failure(task: Task[..., Any], exception: BaseException, trace: Any = None) -> None:
+    """`task_failure`: record why there is no result."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted:
+        return
+    if held.retry is not None:
+        report_retry(task, held.retry)
+        return
+    failure = _failure_of(task, held, exception, trace)
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def report_retry(task: Task[..., Any], reason: Any) -> None:
+    """`task_retry`: the task asked Celery for another try; record it with the time Celery computed."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted or not isinstance(reason, Retry):
+        return
+    exception = reason.exc
+    message = f"{type(exception).__name__}: {exception}" if exception is not None else str(reason)
+    try:
+        override = _changed_arguments(task.request, reason.sig)  # type: ignore[attr-defined] # missing in celery-types
+    except ValueError as error:
+        failure = Failure("unusable", f"retry with arguments that are not JSON: {error}")
+    else:
+        failure = Failure(
+            "interrupted" if held.interrupted else "celery_retry",
+            message,
+            exception_names=exception_names(type(exception)) if exception is not None else (),
+            delay_s=_delay_s(reason.when),
+            override=override,
+        )
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def report_discarded(task: Task[..., Any], state: str | None) -> None:
+    """`task_postrun` of a body that ended by `Ignore`, `Reject` or `self.replace`: nobody would finish the step."""
+    held = held_attempt(task.request)
+    if held is None or not held.claim.granted or state not in ("IGNORED", "REJECTED"):
+        return
+    if held.asks is not None:
+        asks = held.asks
+        _report(task, held, lambda: _ask(task, held, asks))
+        return
+    if held.retry is not None:
+        report_retry(task, held.retry)
+        return
+    call = {"IGNORED": "Ignore (or self.replace)", "REJECTED": "Reject"}[state]
+    failure = Failure("unusable", f"the task raised {call}, which a step cannot: return a result or fail instead")
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+
+
+def _ask(task: Task[..., Any], held: Held, asks: dict[str, Any]) -> None:
+    runtime = runtime_of(task.app)
+    if not runtime.bodies.ask(held.ref, asks):
+        # Paused or cancelled meanwhile: let go of the step; resumed, it asks again.
+        runtime.attempts.fail(held.ref, Failure("interrupted", "asked for an approval"))
+
+
+def _delay_s(when: Any) -> float:
+    """Seconds until the time that a `Retry` names, as an eta or a countdown."""
+    if isinstance(when, datetime):
+        return max((when - datetime.now(when.tzinfo or UTC)).total_seconds(), 0.0)
+    return float(when or 0.0)
+
+
+def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
+    """The arguments of the next attempt, where the task gave others than its own to `self.retry`."""
+    args, kwargs = list(signature.args or ()), dict(signature.kwargs or {})
+    if args == list(request.args or ()) and kwargs == dict(request.kwargs or {}):
+        return None
+    document, problems = plain_json({"args": args, "kwargs": kwargs})
+    if problems:
+        raise ValueError(problems[0][1])
+    return dict(document)
+
+
+def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trace: Any) -> Failure:
+    message = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
+    if held.interrupted or isinstance(exception, StepInterrupted):
+        return Failure("interrupted", message)
+    meta: dict[str, Any] = {}
+    if trace is not None:
+        text = trace if isinstance(trace, str) else "".join(tracebacks.format_tb(trace))
+        meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
+    if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
+        # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
+        # Of one that came on another step's message, that message was revoked: it is run again.
+        revoked: FailureKind = "interrupted" if held.carried else "revoked"
+        cause: FailureKind = "timeout" if _ran_into_limit(task, held) else revoked
+        return Failure(cause, message, exception_names(type(exception)), meta)
+    if isinstance(exception, TimeLimitExceeded):
+        return Failure("timeout", message, exception_names(type(exception)), meta)
+    if isinstance(exception, WorkerLostError):
+        return Failure("worker_lost", message, meta=meta)
+    return Failure("error", message, exception_names(type(exception)), meta)
+
+
+def _ran_into_limit(task: Task[..., Any], held: Held) -> bool:
+    limits = getattr(task.request, "timelimit", None) or (None, None)
+    limit_s = limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit
+    return bool(limit_s) and time.monotonic() - held.begun_at > float(limit_s) - _LIMIT_SLACK_S
+
+
+def _report(task: Task[..., Any], held: Held, report: Callable[[], object]) -> None:
+    runtime = runtime_of(task.app)
+    try:
+        persist(report, retry_s=runtime.settings.report_retry_s)
+    except (InterlockError, SQLAlchemyError):
+        logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
+
+
+def persist(call: Callable[[], T], *, retry_s: float) -> T:
+    """Call until the database has taken it, for at most `retry_s`: it may be away, full, or between two primaries.
+
+    Claims and reports are idempotent by their token, so one whose answer was lost is simply made again.
+    """
+    try:
+        return call()  # as nearly always: a policy that nobody needs takes a tenth of a claim's time to set up
+    except Exception as error:
+        if not is_temporary(error):
+            raise
+    retrying = Retrying(
+        stop=stop_after_delay(retry_s),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        retry=retry_if_exception(is_temporary),
+        reraise=True,
+    )
+    return retrying(call)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from interlock.cli.command_group import SECTIONS
+from interlock.cli.main import interlock
+from interlock.cli.plugin import workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from click.testing import Result
+
+COMMANDS = [name for section in SECTIONS.values() for name in section]
+
+
+def _leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None, name
+        if isinstance(command, click.Group):
+            yield from _leaves(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+LEAVES = list(_leaves(interlock))
+
+
+def test_help_lists_every_command_in_its_section(cli: Callable[..., Result]) -> None:
+    result = cli("--help")
+    assert result.exit_code == 0
+    for heading, names in SECTIONS.items():
+        assert f"{heading}:" in result.output
+        assert all(f"  {name} " in result.output for name in names)
+    assert "..." not in result.output.partition("Run:")[2], "a first sentence is too long for its line"
+
+
+@pytest.mark.parametrize("path", [path for path, _ in LEAVES if path != ("completion",)], ids=" ".join)
+def test_the_help_of_each_command_has_examples_of_itself(cli: Callable[..., Result], path: tuple[str, ...]) -> None:
+    result = cli(*path, "-h")
+    assert result.exit_code == 0
+    _, _, examples = result.output.partition("Examples:")
+    lines = [line.strip() for line in examples.strip().splitlines()]
+    assert lines
+    assert all(line.startswith("interlock ") and path[-1] in line for line in lines)
+
+
+@pytest.mark.parametrize("path", [path for path, _ in LEAVES], ids=" ".join)
+def test_every_option_says_what_it_does(path: tuple[str, ...]) -> None:
+    command = dict(LEAVES)[path]
+    assert command.help
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_a_mistyped_command_is_answered_with_the_one_meant(cli: Callable[..., Result]) -> None:
+    result = cli("statsu", "x")
+    assert result.exit_code == 2
+    assert "Did you mean 'status'?" in result.output
+
+
+def test_the_version_is_that_of_the_distribution(cli: Callable[..., Result]) -> None:
+    assert cli("--version").output.startswith("interlock, version ")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(cli: Callable[..., Result], shell: str) -> None:
+    output = cli("completion", shell).output
+    assert f"_INTERLOCK_COMPLETE={shell}_complete" in output
+
+
+def test_the_shell_is_offered_commands_and_options() -> None:
+    environment = {"_INTERLOCK_COMPLETE": "zsh_complete", "COMP_WORDS": "interlock pau", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(interlock, prog_name="interlock", env=environment)
+    assert "pause" in result.output
+
+
+def test_celery_has_the_same_verbs_without_those_that_make_no_sense_there() -> None:
+    assert set(workflow.list_commands(click.Context(workflow))) == set(COMMANDS) - {"dev", "completion"}
+
+
+def test_importing_the_plugin_loads_no_command() -> None:
+    """Every `celery` start imports it."""
+    code = (
+        "import sys; import interlock; before = set(sys.modules); import interlock.cli.plugin;"
+        "print(sorted(name for name in set(sys.modules) - before if not name.startswith(('click', 'difflib', 'getpass'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.strip("[]\n").replace("'", "").split(", "))
+    assert not loaded & {
+        "rich",
+        "alembic",
+        "interlock.cli.commands.reading",
+        "interlock.cli.connection",
+        "interlock.migrations",
+    }
+
+
+def test_celery_shows_the_verbs_as_its_own() -> None:
+    command = [sys.executable, "-m", "celery", "-A", "interlock.worker", "workflow", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "celery workflow" in done.stdout
+    assert "pause" in done.stdout

@@ -1,0 +1,98 @@
+"""Statements that are sent, and waited for later."""
+
+from __future__ import annotations
+
+import select
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from interlock.core.database.errors import is_temporary
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from interlock.core import Database
+
+pytestmark = pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
+
+NOTE = "INSERT INTO kept_notes (value) VALUES ($1::text) RETURNING length(value)"
+
+
+@pytest.fixture
+def notes(unchecked_database: Database) -> Iterator[Database]:
+    """A database with a table to write to."""
+    with unchecked_database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE kept_notes (value text)"))
+    yield unchecked_database
+    with unchecked_database.engine.begin() as connection:
+        connection.execute(text("DROP TABLE kept_notes"))
+
+
+def _noted(database: Database) -> int:
+    with database.reading() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM kept_notes")) or 0)
+
+
+def test_what_was_sent_is_committed_before_anybody_waits_for_it(notes: Database) -> None:
+    answer = notes.send_prepared("note", NOTE, [b"one"])
+    wait_until(lambda: _noted(notes) == 1, 10, "the server has done it")
+    assert answer() == [[b"3"]]
+
+
+def test_several_may_be_under_way_and_be_answered_in_any_order(notes: Database) -> None:
+    first, second = (notes.send_prepared("note", NOTE, [value]) for value in (b"one", b"three"))
+    assert (second(), first()) == ([[b"5"]], [[b"3"]])
+    assert _noted(notes) == 2
+
+
+def test_what_does_not_fit_into_the_socket_is_sent_to_its_end(notes: Database) -> None:
+    large = b"x" * 20_000_000
+    assert notes.send_prepared("note", NOTE, [large])() == [[b"20000000"]]
+
+
+def test_whoever_waits_for_an_answer_leaves_other_threads_alone(notes: Database) -> None:
+    """The answer comes only after this thread has let go of the lock; a wait that stops all threads would never end."""
+    notes.send_prepared("note", NOTE, [b"so that it is prepared"])()
+    answered = threading.Event()
+    with notes.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE kept_notes"))
+        answer = notes.send_prepared("note", NOTE, [b"one"])
+        waiter = threading.Thread(target=lambda: (answer(), answered.set()))
+        waiter.start()
+        assert not answered.wait(0.1)
+    assert answered.wait(10)
+    waiter.join()
+
+
+def test_a_connection_that_ends_under_way_is_lost_and_replaced(notes: Database) -> None:
+    notes.send_prepared("note", NOTE, [b"one"])()
+    with notes.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE kept_notes"))
+        answer = notes.send_prepared("note", NOTE, [b"two"])
+        ended = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO kept_notes%'"
+            " AND pid <> pg_backend_pid() AND state = 'active'"
+        )
+        wait_until(lambda: connection.execute(ended).all(), 10, "its backend is told to end")
+        with pytest.raises(DBAPIError) as lost:
+            answer()
+    assert lost.value.connection_invalidated
+    assert is_temporary(lost.value)
+    assert notes.send_prepared("note", NOTE, [b"three"])() == [[b"5"]]
+
+
+def test_it_does_without_poll_where_a_pool_has_taken_that_away(
+    notes: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(select, "poll")
+    assert notes.send_prepared("note", NOTE, [b"x" * 20_000_000])() == [[b"20000000"]]
+    assert notes.send_prepared("note", NOTE, [b"one"])() == [[b"3"]]
+
+
+def test_a_value_that_a_column_cannot_have_finds_no_row(notes: Database) -> None:
+    assert notes.send_prepared("row", "SELECT $1::uuid", [b"no id"])() == []

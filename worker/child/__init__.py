@@ -1,0 +1,1 @@
+"""What runs in a pool's child, around the body of a step."""

@@ -1,0 +1,1 @@
+"""The engine process: control commands, the sweeper and the renewal of leases."""

@@ -1,0 +1,1 @@
+"""What runs in Celery's main process: it supervises the engine and passes interrupts to children."""

@@ -1,0 +1,306 @@
+"""The part of Interlock that lives in a worker's MAIN process: it keeps the engine process alive, and signals bodies.
+
+It runs on MAIN's timer, so it neither waits for anything nor touches the database: children are forked from this process, and
+its event loop serves the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from celery import bootsteps
+from celery.worker import state as worker_state
+
+from interlock.core.settings import Settings
+from interlock.signals.step_header import read_header
+from interlock.worker.child import tracing
+from interlock.worker.child.body_guard import SOFT_SIGNAL, Notes
+
+from .engine_link import EngineLink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from celery import Celery
+
+__all__ = ["EngineStep", "Supervisor", "current_supervisor"]
+
+logger = logging.getLogger("interlock.worker")
+
+_POLL_S = 0.25
+_START_POLL_S = 0.02
+_RESTART_AFTER_S = 1.0
+_MISCONFIGURED = 2  # the engine's exit code where it cannot work as things are: no tables, no database
+_MENDED_AFTER_S = 5.0  # how long to wait for a person then, instead of filling the log
+_ENGINE_STOP_S = 10.0
+_ENGINE_START_S = 60.0  # at most; it imports the whole app, as this process has
+
+
+class Supervisor:
+    """MAIN's side of one worker."""
+
+    def __init__(self, worker: Any) -> None:
+        self.app: Celery = worker.app
+        self.settings = Settings.load(self.app.conf)
+        self._worker = worker
+        self._notes = Notes.create()
+        self._link: EngineLink | None = None
+        self._restart_at = 0.0
+        self._beat_at = 0.0
+        self._told_at: dict[tuple[str, str], float] = {}
+        self._last_held: list[Any] = []
+        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._forgotten: list[Any] = []
+        self._stopping = False
+        self.pid = os.getpid()
+        self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
+        tracing.permit(worker, prefork=self.pool_is_prefork)
+        self.pool_blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
+
+    # --- the engine process --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine, and look after it from MAIN's timer."""
+        if not self.pool_is_prefork:
+            logger.warning(
+                "this pool cannot interrupt a body that runs: pause in mode interrupt waits for it (drain); use prefork",
+            )
+        self._start_engine()
+        self._hear_of_cold_shutdown()
+        self._worker.timer.call_repeatedly(_POLL_S, self.tick)
+
+    def _hear_of_cold_shutdown(self) -> None:
+        """Celery's soft and cold shutdowns begin with this call, in a signal handler, and MAIN does not tick during it."""
+        wait = self._worker.wait_for_soft_shutdown
+
+        def announced() -> None:
+            self.stop()
+            wait()
+
+        self._worker.wait_for_soft_shutdown = announced
+
+    def await_engine(self) -> None:
+        """Wait until the engine can renew claims, so that no body outlives its lease because the app takes long to import."""
+        deadline = time.monotonic() + _ENGINE_START_S
+        link = self._link
+        while link is not None and not link.ready and link.exit_code() is None and time.monotonic() < deadline:
+            worker_state.maybe_shutdown()
+            for message in link.receive():
+                logger.debug("the engine says %s before the worker is ready", message)
+            time.sleep(_START_POLL_S)
+
+    def tick(self) -> None:
+        """Restart a dead engine, renew the claims, and carry out what the engine asks for."""
+        link = self._link
+        now = time.monotonic()
+        if link is None or link.exit_code() is not None:
+            code = None if link is None else link.exit_code()
+            wait_s = _MENDED_AFTER_S if code == _MISCONFIGURED else 0.0
+            if now >= self._restart_at + wait_s and not self._stopping:
+                if link is not None:
+                    logger.warning("the engine process has ended (exit code %s); it is started again", code)
+                    link.close(0)
+                self._start_engine()
+            return
+        link.flush()
+        for message in link.receive():
+            self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")), message.get("carriers", {}))
+        if now >= self._beat_at:
+            self._beat_at = now + self.settings.heartbeat_s
+            self._beat()
+
+    def stop(self) -> None:
+        """A shutdown begins: bodies may still finish, and the engine renews their claims until this process ends."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._notes.close_down()
+        self._last_held = self._held()
+        self.leave_alone()
+
+    def close(self) -> None:
+        """Everything has ended; end the engine too."""
+        self._stopping = True
+        if self._link is not None:
+            self._link.close(_ENGINE_STOP_S)
+            self._link = None
+        self._notes.remove()
+
+    def abandon(self) -> None:
+        """A cold shutdown: bodies that ran when it began have been killed, or will be, unless they have reported."""
+        for request in self._last_held:
+            self.note_end(request, "shutdown", "the worker was shut down")
+        self.close()
+
+    def note(self, message: dict[str, Any]) -> None:
+        """Hand a piece of news to the engine; it may be lost."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def note_end(self, request: Any, cause: str, message: str) -> None:
+        """Tell the engine that an attempt has ended whose child cannot tell it any more."""
+        header = read_header(request)
+        if header is not None:
+            ended = {"run_id": header.run_id, "step_id": header.step_id, "task_id": request.id}
+            self.note({"ended": {**ended, "cause": cause, "message": message}})
+
+    def _start_engine(self) -> None:
+        path = self.settings.app or import_path(self.app)
+        if path is None:
+            logger.error(
+                "cannot find the app's import path for the engine process: set interlock_app = 'package.module:attribute'. "
+                "Until then this worker runs steps, but takes no commands and recovers nothing",
+            )
+            self._restart_at = float("inf")
+            return
+        self._restart_at = time.monotonic() + _RESTART_AFTER_S
+        # What `--include` named is known to this process alone.
+        self._link = EngineLink(path, self._worker.hostname, self.app.conf.include)
+        self._beat_at = 0.0
+
+    # --- heartbeat -----------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        held = self._held_ids()
+        for told in [known for known in self._told_at if known[0] not in held]:
+            del self._told_at[told]
+        if self._link is not None:
+            self._link.send({"held": held, "last": self._stopping})
+
+    def _held_ids(self) -> list[str]:
+        return [request.id for request in self._held()]
+
+    def received(self, request: Any) -> None:
+        """Know a step's request as long as the pool does."""
+        self._received[request.id] = request
+
+    def keep(self, task_id: str) -> None:
+        """Go on speaking for a body that a foreign revoke has told softly: Celery forgets it at once, and it may still run."""
+        if task_id in self._received:
+            self._forgotten.append(self._received[task_id])
+
+    def _held(self) -> list[Any]:
+        self._forgotten = [request for request in self._forgotten if _is_running(request)]
+        return [*_active_steps(), *self._forgotten]
+
+    def hold_through_body(self) -> None:
+        """In a pool that runs bodies in MAIN itself nothing ticks meanwhile: the engine goes on alone until the next beat."""
+        if self.pool_blocks:
+            self.leave_alone()
+
+    def leave_alone(self) -> None:
+        """MAIN is about to wait for something: the engine renews what is held now by itself, until the next beat."""
+        if self._link is not None:
+            self._link.send({"held": self._held_ids(), "last": True})
+
+    # --- signalling bodies -----------------------------------------------------------------------------------------------
+
+    def interrupt(self, task_ids: Iterable[str], mode: str, carriers: Mapping[str, str] | None = None) -> None:
+        """Signal the bodies of the attempts that this worker holds at this moment.
+
+        Asked for again at each heartbeat as long as the body is there: a signal may come before the body begins. The child
+        raises in a body once. `cancel` is soft, and after the grace the end of the process.
+
+        Args:
+            task_ids: The attempts.
+            mode: `soft`, `cancel` or `terminate`.
+            carriers: For attempts whose process came on another message (run-through), that message's id.
+        """
+        wanted: dict[str, list[str]] = {}
+        for task_id in task_ids:
+            wanted.setdefault((carriers or {}).get(task_id, task_id), []).append(task_id)
+        for request in self._held():
+            for task_id in wanted.get(request.id, ()):
+                self._interrupt_one(request, task_id, mode)
+
+    def _grace_is_over(self, request: Any, task_id: str) -> bool:
+        now = time.monotonic()
+        return now - self._told_at.setdefault((request.id, task_id), now) >= self.settings.cancel_grace_s
+
+    def _interrupt_one(self, request: Any, task_id: str, mode: str) -> None:
+        # A process that was told to stop goes on to no other step, so what ends with it is this attempt.
+        overdue = mode == "cancel" and self._grace_is_over(request, task_id)
+        pid = request.worker_pid
+        if not pid or not request.time_start or not self.pool_is_prefork:
+            return
+        if mode == "terminate" or overdue:
+            logger.warning("ending the process of %s (%s)", task_id, "grace is over" if overdue else "asked for")
+            request.terminate(self._worker.pool, signal="SIGKILL")
+            # Celery calls this a revoke and no failure: nobody else would say that the attempt has ended.
+            self.note_end(request, "interrupted", "its process was ended")
+        elif self._notes.leave(pid, task_id):
+            try:
+                os.kill(pid, SOFT_SIGNAL)
+            except ProcessLookupError:
+                logger.debug("process %s of %s has ended", pid, task_id)
+
+
+def _active_steps() -> list[Any]:
+    return [request for request in worker_state.active_requests if read_header(request) is not None]
+
+
+def _is_running(request: Any) -> bool:
+    """Whether the pool still waits for the body's outcome."""
+    job = request._apply_result and request._apply_result()  # noqa: SLF001 - Celery knows it by nothing else
+    return job is not None and not job.ready()
+
+
+_current: Supervisor | None = None
+
+
+def current_supervisor() -> Supervisor | None:
+    """This MAIN process's supervisor; None elsewhere, also in children forked from it."""
+    return _current if _current is not None and _current.pid == os.getpid() else None
+
+
+class EngineStep(bootsteps.StartStopStep):
+    """The worker bootstep. Celery starts it before or after the pool, as it comes; what children need is made in `create`."""
+
+    requires = ("celery.worker.components:Timer",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._supervisor: Supervisor | None = None
+
+    def create(self, worker: Any) -> None:
+        """Make the supervisor: every step is created before the first one starts, so before a child is forked."""
+        global _current  # noqa: PLW0603 - one MAIN per process, and signal receivers have to find it
+        self._supervisor = _current = Supervisor(worker)
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
+        """Start the engine."""
+        if self._supervisor is not None:
+            self._supervisor.start()
+
+    def close(self, worker: Any) -> None:
+        """The first sign of a shutdown: `stop` may come only when the pool has been joined."""
+        self.stop(worker)
+
+    def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
+        """Begin a shutdown; safe to call twice."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    def terminate(self, worker: Any) -> None:
+        """Cold shutdown: hand the steps on at once, not when their leases end."""
+        self.stop(worker)
+        if self._supervisor is not None:
+            self._supervisor.abandon()
+
+
+def import_path(app: Celery) -> str | None:
+    """Find `module:attribute` of an app among the imported modules; its own module first."""
+    modules = sorted(sys.modules.items(), key=lambda item: item[0] != app.main)
+    for name, module in modules:
+        # Celery itself keeps the app in private corners, which are empty in another process.
+        if name == "__main__" or name.partition(".")[0] in ("celery", "kombu", "billiard"):
+            continue
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app and not attribute.startswith("_"):
+                return f"{name}:{attribute}"
+    return None
