@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from interlock.core.errors import AlreadyDecided
-
-from .conftest import OTHER_RUN, RUN, step_document
+from tests.cli.conftest import OTHER_RUN, RUN, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
 

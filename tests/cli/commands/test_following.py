@@ -11,15 +11,14 @@ from rich.console import Console
 from interlock.cli.commands.following import follow
 from interlock.cli.output.board import Board
 from interlock.cli.output.screen import Screen
-
-from .conftest import NOW, RUN, change, run_document, step_document
+from tests.cli.conftest import NOW, RUN, change, run_document, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
 

@@ -7,15 +7,14 @@ import pytest
 
 from interlock.cli.failures import ServerFailed
 from interlock.core.errors import CommandTimeout, InterlockError, InvalidPlan, NotMigrated, TransitionNotAllowed
-
-from .conftest import RUN, step_document
+from tests.cli.conftest import RUN, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
 REFUSED: dict[str, Any] = {

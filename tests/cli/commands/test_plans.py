@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import RUN, run_document, step_document
+from tests.cli.conftest import RUN, run_document, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 GOOD = "name: order\ntask_description: Deliver\nsteps:\n- {key: a, task: t.a}\n- {key: b, task: t.b, after: [a]}\n"
 BAD = "name: order\ntask_description: Deliver\nsteps:\n- {key: a, task: t.a, after: [gone]}\n- {key: a, task: t.b}\n"

@@ -10,11 +10,10 @@ import pytest
 from interlock.cli.commands.progress import progress_told
 from interlock.cli.output.board import Board
 from interlock.cli.output.wording import progress_words
-
-from .conftest import RUN, change, run_document, step_document
+from tests.cli.conftest import RUN, change, run_document, step_document
 
 if TYPE_CHECKING:
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .conftest import NOW, RUN, change, run_document, step_document
+from tests.cli.conftest import NOW, RUN, change, run_document, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
 

@@ -8,8 +8,7 @@ import pytest
 
 from interlock.cli.applications import app_path_near, import_module, load_app
 from interlock.cli.failures import AppNotFound
-
-from .conftest import RUN, change, run_document, step_document
+from tests.cli.conftest import RUN, change, run_document, step_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from .conftest import FakeClient
+    from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
 PLAN = """\

@@ -17,9 +17,8 @@ from interlock.cli.dev.embedded_redis import EmbeddedRedis, RedisBinary, find_re
 from interlock.cli.dev.server import EmbeddedServer
 from interlock.cli.dev.server_state import find_server
 from interlock.cli.failures import ServerFailed
+from tests.cli.shop_app import order
 from tests.servers import wait_until
-
-from .shop_app import order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,10 +18,9 @@ from interlock.core.attempts.fast_path import HotPath
 from interlock.core.attempts.run_through import Onward, kind_of
 from interlock.core.database.tables import WorkflowStep
 from interlock.core.settings import Settings
-
-from .checker import check
-from .rows import Rows, counted, forget_everything, step
-from .worker_double import WorkerDouble
+from tests.core.checker import check
+from tests.core.rows import Rows, counted, forget_everything, step
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

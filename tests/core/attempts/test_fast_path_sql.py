@@ -13,9 +13,8 @@ from interlock.core.attempts.attempts import AttemptRef
 from interlock.core.attempts.fast_path import HotPath
 from interlock.core.attempts.run_through import Onward, kind_of
 from interlock.core.settings import Settings
-
-from .rows import step
-from .worker_double import WorkerDouble
+from tests.core.rows import step
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

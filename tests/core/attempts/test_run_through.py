@@ -16,9 +16,8 @@ from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.run_through import AHEAD, Onward, kind_of
 from interlock.core.fault_points import FaultInjected, FaultRule, injected
+from tests.core.rows import Rows, counted, forget_everything, step
 from tests.servers import wait_until
-
-from .rows import Rows, counted, forget_everything, step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.settings import Settings
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .worker_double import WorkerDouble
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

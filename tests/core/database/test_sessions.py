@@ -16,17 +16,15 @@ from interlock.core import (
     WorkflowController,
     WorkflowRun,
 )
-
-from .checker import check
-from .rows import steps
+from tests.core.checker import check
+from tests.core.rows import steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interlock.core import Database
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 
 class Ear:

@@ -22,9 +22,8 @@ from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rul
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 from interlock.signals.runtime import Runtime
+from tests.core.rows import counted, step, steps
 from tests.servers import ROOT
-
-from .rows import counted, step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 RUN, STEP = "workflow_run", "workflow_step"
 

@@ -20,9 +20,8 @@ from interlock.core.database.tables import StateHistory, StepDependency, Workflo
 from interlock.core.errors import GuardRefused
 from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules
 from interlock.core.machine.guards import GuardContext, guard
-
-from .checker import check
-from .rows import Rows, forget_everything, step, steps
+from tests.core.checker import check
+from tests.core.rows import Rows, forget_everything, step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

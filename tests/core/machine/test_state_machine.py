@@ -22,16 +22,14 @@ from interlock.core import (
 )
 from interlock.core.database.tables import ApprovalRequest, StepDependency, new_id
 from interlock.core.database.types import seconds_after
-
-from .rows import counted, step, steps
+from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core import Database
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 

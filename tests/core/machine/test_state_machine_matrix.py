@@ -13,9 +13,8 @@ from interlock.core import EventEmitter, StateMachine, TransitionNotAllowed, ope
 from interlock.core.database.tables import ApprovalRequest, StateHistory, WorkflowRun, WorkflowStep, new_id
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.model.transitions import STEP_TABLE, TABLES, WORKFLOW_TABLE
-
-from .edges import EDGES, STATES, STEP_EDGES, STEP_STATES, TERMINAL, WORKFLOW_EDGES, WORKFLOW_STATES
-from .rows import Rows
+from tests.core.edges import EDGES, STATES, STEP_EDGES, STEP_STATES, TERMINAL, WORKFLOW_EDGES, WORKFLOW_STATES
+from tests.core.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy.sql import coercions
 
-from .rows import step
+from tests.core.rows import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core import WorkflowController
-
-    from .worker_double import WorkerDouble
+    from tests.core.worker_double import WorkerDouble
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from interlock.core import (
 )
 from interlock.core.errors import CommandRefused, InvalidName, PayloadTooLarge, RunNotFound
 from interlock.core.settings import Settings
-
-from .edges import WORKFLOW_STATES
-from .rows import step, steps
+from tests.core.edges import WORKFLOW_STATES
+from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

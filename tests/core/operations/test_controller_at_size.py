@@ -8,17 +8,15 @@ import pytest
 from sqlalchemy import event
 
 from interlock.core import StateMachine, WorkflowController
-
-from .rows import counted, steps
+from tests.core.rows import counted, steps
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core import Database
     from interlock.core.settings import Settings
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 STEPS = 1_000
 

@@ -17,15 +17,13 @@ from interlock.core.settings import Settings
 from interlock.core.sweeper.due_runs import Overdue
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.control.queues import Command
-
-from .rows import Rows, Traffic, step, traffic
+from tests.core.rows import Rows, Traffic, step, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core import Database
-
-    from .worker_double import WorkerDouble
+    from tests.core.worker_double import WorkerDouble
 
 CHAIN: Final = [step("a"), step("b", "a"), step("c", "b")]
 GATE: Final = [{"key": "gate", "approval": True}, step("b", "gate")]

@@ -10,15 +10,13 @@ from sqlalchemy import select
 from interlock.core.database.tables import ApprovalRequest
 from interlock.core.errors import CommandRefused
 from interlock.core.operations.rerun import stored_plan
-
-from .rows import counted, step, steps
+from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

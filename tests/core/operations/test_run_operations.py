@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock.core.attempts.outcomes import Failure
-
-from .rows import step, steps
+from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
     from interlock.core import WorkflowController
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

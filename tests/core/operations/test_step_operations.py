@@ -11,15 +11,13 @@ from interlock.core import TransitionNotAllowed
 from interlock.core.attempts.attempts import Report
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import CommandRefused, EntityNotFound, PayloadTooLarge
-
-from .rows import step, steps
+from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock.core.attempts.leases import renew_leases
-
-from .rows import steps
+from tests.core.rows import steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.settings import Settings
-
-    from .worker_double import WorkerDouble
+    from tests.core.worker_double import WorkerDouble
 
 _FIELD = {"drain": None, "interrupt": "interrupted", "terminate": "terminated"}
 

@@ -10,9 +10,8 @@ from interlock.core import TransitionVetoed
 from interlock.core.database.types import seconds_after
 from interlock.core.errors import AlreadyDecided, CommandRefused, ConfigurationError, EntityNotFound
 from interlock.core.machine.guards import guard
-
-from .asking import asked, enqueue, gate, make_overdue
-from .rows import step
+from tests.core.asking import asked, enqueue, gate, make_overdue
+from tests.core.rows import step
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from interlock.core.machine.guards import GuardContext
     from interlock.core.settings import Settings
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -13,9 +13,8 @@ from interlock.core.attempts.step_calls import Bodies
 from interlock.core.database.tables import ApprovalRequest
 from interlock.core.database.types import seconds_after
 from interlock.core.errors import AlreadyDecided
-
-from .asking import asked, enqueue, gate
-from .rows import step, steps
+from tests.core.asking import asked, enqueue, gate
+from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.settings import Settings
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .rows import step
+from tests.core.rows import step
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

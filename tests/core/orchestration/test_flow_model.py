@@ -13,12 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interlock.core.model.transitions import WORKFLOW_TABLE
+from tests.core.checker import check
+from tests.core.possible_operations import anything, due, inviting
+from tests.core.rows import forget_everything
+from tests.core.side_by_side import DELAY_S, SideBySide
 from tests.model.plans import Plan, StepPlan, retrying
-
-from .checker import check
-from .operations import anything, due, inviting
-from .rows import forget_everything
-from .side_by_side import DELAY_S, SideBySide
 
 if TYPE_CHECKING:
     from interlock.core import Database

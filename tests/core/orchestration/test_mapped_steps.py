@@ -10,19 +10,17 @@ from celery import Celery
 from interlock.core import WorkflowController
 from interlock.core.settings import Settings
 from interlock.signals.dispatch.dispatcher import Dispatcher
-
-from .asking import enqueue
-from .checker import check
-from .mapped import expanded, mapped, most_at_once
-from .rows import counted, step
-from .worker_double import WorkerDouble
+from tests.core.asking import enqueue
+from tests.core.checker import check
+from tests.core.mapped import expanded, mapped, most_at_once
+from tests.core.rows import counted, step
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core import Database
-
-    from .rows import Rows
+    from tests.core.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("database")
 

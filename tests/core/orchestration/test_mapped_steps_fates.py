@@ -10,19 +10,17 @@ from interlock.core import WorkflowController
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import CommandRefused
 from interlock.core.settings import Settings
-
-from .asking import enqueue
-from .mapped import expanded, mapped, most_at_once
-from .rows import step
-from .worker_double import WorkerDouble
+from tests.core.asking import enqueue
+from tests.core.mapped import expanded, mapped, most_at_once
+from tests.core.rows import step
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from interlock.core import Database
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
+    from tests.core.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -8,16 +8,14 @@ import pytest
 
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.step_calls import Bodies
-
-from .rows import counted, step, steps
+from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
     from interlock.core.settings import Settings
     from interlock.core.sweeper.sweeper import Sweeper
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

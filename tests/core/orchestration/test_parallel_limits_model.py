@@ -16,10 +16,9 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import AlreadyDecided
 from interlock.core.settings import Settings
 from interlock.core.sweeper.sweeper import Sweeper
-
-from .checker import check
-from .rows import Rows, forget_everything, step
-from .worker_double import WorkerDouble
+from tests.core.checker import check
+from tests.core.rows import Rows, forget_everything, step
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from interlock.core import Database

@@ -13,16 +13,14 @@ from interlock.core.database.types import seconds_after
 from interlock.core.errors import RunNotFound
 from interlock.core.machine.guard_rules import GuardRule, GuardRules
 from interlock.core.queries.explain import explain
-
-from .rows import counted, step, steps
+from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core import Database
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
     Why = Callable[[str], dict[str, Any]]
 

@@ -12,9 +12,8 @@ from interlock.core import WorkflowController
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.database.types import seconds_after
 from interlock.core.queries.status import run_status
+from tests.core.rows import counted, step, steps
 from tests.growth import grows_linearly
-
-from .rows import counted, step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
     from interlock.core.settings import Settings
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 pytestmark = pytest.mark.usefixtures("database")
 

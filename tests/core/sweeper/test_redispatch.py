@@ -17,9 +17,8 @@ from interlock.core.sweeper.redispatch_rate import Pace
 from interlock.core.sweeper.sweeper import Sweeper, Swept
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.control.queues import parse_command
-
-from .rows import Rows, counted, step, steps
-from .worker_double import WorkerDouble
+from tests.core.rows import Rows, counted, step, steps
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

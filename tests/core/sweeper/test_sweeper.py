@@ -16,9 +16,8 @@ from interlock.core.errors import RunNotFound
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.settings import Settings
 from interlock.core.sweeper.sweeper import Sweeper, Swept
-
-from .rows import Rows, step, steps
-from .worker_double import WorkerDouble
+from tests.core.rows import Rows, step, steps
+from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -11,14 +11,12 @@ from interlock.core.database.types import seconds_after
 from interlock.core.settings import Settings
 from interlock.core.sweeper.backoff import PutOff
 from interlock.core.sweeper.sweeper import Sweeper, Swept
-
-from .rows import steps
+from tests.core.rows import steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
-
-    from .rows import Rows
-    from .worker_double import WorkerDouble
+    from tests.core.rows import Rows
+    from tests.core.worker_double import WorkerDouble
 
 
 @pytest.fixture

@@ -13,13 +13,11 @@ from sqlalchemy import insert, text
 from interlock.core.database.tables import StateHistory, WorkflowRun
 from interlock.core.errors import RunNotFound
 from interlock.core.verify import Finding, Verification, reading, verify
-
-from .rows import steps
+from tests.core.rows import steps
 
 if TYPE_CHECKING:
     from interlock.core import Database, WorkflowController
-
-    from .worker_double import WorkerDouble
+    from tests.core.worker_double import WorkerDouble
 
 PLAN = {
     "task_description": "verify me",

@@ -11,10 +11,9 @@ import pytest
 from interlock.core import WorkflowController, open_database
 from interlock.core.settings import Settings
 from interlock.core.verify import Verification, verify
+from tests.core.rows import step
+from tests.core.worker_double import WorkerDouble
 from tests.processes import wait_until
-
-from .rows import step
-from .worker_double import WorkerDouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

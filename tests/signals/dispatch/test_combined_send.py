@@ -19,8 +19,7 @@ from interlock.signals.deferred_work import at_end, ending, is_ending
 from interlock.signals.dispatch.combined_send import QuickPost
 from interlock.signals.dispatch.dispatcher import Dispatcher
 from interlock.signals.events.publisher import FEW, EventPublisher
-
-from .scripts import RUN_ID, change, patient_publisher
+from tests.signals.scripts import RUN_ID, change, patient_publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

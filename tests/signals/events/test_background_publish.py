@@ -15,8 +15,8 @@ from interlock.signals.deferred_work import at_end, ending
 from interlock.signals.events.background_publish import Later
 from interlock.signals.run_through import Ride, riding
 from tests.servers import wait_until
+from tests.signals.scripts import change
 
-from .scripts import change
 from .test_publisher import listening, publisher_of
 
 if TYPE_CHECKING:

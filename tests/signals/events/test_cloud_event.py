@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from interlock.core.errors import InvalidName
 from interlock.core.events import StateChange
 from interlock.signals.events.cloud_event import UnreadableEvent, channel, decode, encode, session_pattern
-
-from .scripts import RUN_ID, change
+from tests.signals.scripts import RUN_ID, change
 
 _NAMES = st.text("ABCXYZabcxyz019_.-", min_size=1, max_size=30)
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

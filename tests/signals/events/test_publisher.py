@@ -18,16 +18,14 @@ from interlock.core.errors import ConfigurationError
 from interlock.core.events import Effects, StateChange
 from interlock.signals.events.cloud_event import channel, decode
 from interlock.signals.events.publisher import EventPublisher
-
-from .scripts import RUN_ID, Run, change, opened, patient_publisher
+from tests.signals.scripts import RUN_ID, Run, change, opened, patient_publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from tests.servers import RedisServer
-
-    from .conftest import Clock
+    from tests.signals.conftest import Clock
 
 _QUICKLY_S = 5.0  # connecting and one read, 0.5 s each, on a busy machine
 _DEADLINE_S = 10.0

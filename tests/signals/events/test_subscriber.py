@@ -14,8 +14,7 @@ from interlock.core.events import StateChange
 from interlock.signals.events.cloud_event import channel, encode
 from interlock.signals.events.subscriber import AsyncSubscriber, Heard, Link, Subscriber, Target
 from tests.servers import wait_until
-
-from .scripts import RUN_ID, change
+from tests.signals.scripts import RUN_ID, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     import redis
 
     from tests.servers import RedisServer
-
-    from .conftest import Clock
+    from tests.signals.conftest import Clock
 
 _DEADLINE_S = 10.0
 _MINE = Target("default", RUN_ID)
