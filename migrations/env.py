@@ -16,8 +16,8 @@ from interlock.core.database.revision import VERSION_TABLE
 from interlock.core.errors import ConfigurationError
 from interlock.core.settings import Settings
 
-from .comparison import COMPARED
-from .transaction import migrating
+from interlock.migrations.comparison import COMPARED
+from interlock.migrations.transaction import migrating
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
