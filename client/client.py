@@ -16,7 +16,7 @@ from uuid import uuid4
 from celery import Celery
 
 from interlock.core.errors import ConfigurationError, InterlockError
-from interlock.core.machine.guard_rules import attach_rules
+from interlock.core.machine.guard_rules import attach_rules, rules_of
 from interlock.core.names import check_name
 from interlock.core.operations.controller import WorkflowController
 from interlock.core.plan import PlanSpec
@@ -211,8 +211,9 @@ class Client(OperatorVerbs, SubscriberVerbs):
         runtime = self._open_runtime()
         if not db_session.in_transaction():
             db_session.begin()  # a session that has done nothing yet: the caller commits here, too
-        if runtime.database.guard_rules:
-            attach_rules(db_session, runtime.database.guard_rules)
+        rules = rules_of(runtime.database.engine)
+        if rules:
+            attach_rules(db_session, rules)
         controller = WorkflowController(
             db_session,
             self.session_id,

@@ -15,7 +15,6 @@ from interlock.core.database.database import open_database
 from interlock.core.database.revision import VERSION_TABLE
 from interlock.core.errors import ConfigurationError
 from interlock.core.settings import Settings
-
 from interlock.migrations.comparison import COMPARED
 from interlock.migrations.transaction import migrating
 

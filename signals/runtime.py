@@ -14,7 +14,7 @@ from interlock.core.attempts.attempts import Attempts
 from interlock.core.attempts.step_calls import Bodies
 from interlock.core.database.database import Database, open_database
 from interlock.core.errors import ConfigurationError
-from interlock.core.machine.guard_rules import NO_RULES, GuardRules
+from interlock.core.machine.guard_rules import NO_RULES, GuardRules, attach_rules
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 
@@ -60,7 +60,7 @@ class Runtime:
         rules = _guard_rules(app, settings)
         self.database: Database = open_database(settings.database_url)
         self.database.prepare_connections(settings.idle_transaction_s)
-        self.database.guard_rules = rules
+        attach_rules(self.database.engine, rules)
         self.attempts = Attempts(self.database, settings)
         self.bodies = Bodies(self.database, settings)
         dispatcher = Dispatcher(app, self.database, settings) if dispatches else None

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from interlock.core.events import STATE_CHANGING, Dispatch, Effects, StateChange
 from interlock.core.fault_points import fault_point
 from interlock.core.machine.cause import Cause
+from interlock.core.machine.guard_rules import rules_of
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
@@ -200,7 +201,7 @@ class HotPath:
         is_first = ref.task_id == carried_attempt(
             ref.step_id
         )  # a later one runs since it was made, and is never found here
-        if ref.token is None or not is_first or not self._is_open() or self._database.guard_rules.on_starts:
+        if ref.token is None or not is_first or not self._is_open() or rules_of(self._database.engine).on_starts:
             return None
         fault_point("claim.commit", ref.task_id)
         parameters = (*_identity(ref), worker.encode(), self._lease_s, self._overdue_s)
@@ -240,7 +241,7 @@ class HotPath:
         fault_point("complete.commit", ref.task_id)
         document = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
         parameters = [*_identity(ref), document, self._redispatch_s]
-        if onward is not None and not self._database.guard_rules.on_starts:
+        if onward is not None and not rules_of(self._database.engine).on_starts:
             fault_point("runthrough.commit", ref.task_id)
             offer = onward.carrier_id.encode(), array_of(onward.kinds), onward.token.encode(), self._lease_s
             answer = self._database.send_prepared("complete and claim", _COMPLETE_AND_CLAIM, [*parameters, *offer])

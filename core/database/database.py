@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 from interlock.core.errors import ConfigurationError
 from interlock.core.events import STATE_CHANGED, Effects, EventEmitter
 from interlock.core.fault_points import fault_point
-from interlock.core.machine.guard_rules import NO_RULES, GuardRules, attach_rules
 from interlock.core.redaction import redacted_url
 
 from .connections import KeptConnections
@@ -59,7 +58,6 @@ class Database:
         self.engine = engine
         self.emitter = EventEmitter()
         self.after_commit: list[Callable[[Effects], None]] = []
-        self._guard_rules = NO_RULES
         self._kept = KeptConnections(engine)
         _opened.add(self)
 
@@ -71,17 +69,6 @@ class Database:
     def dialect(self) -> str:
         """`"sqlite"` or `"postgresql"`."""
         return self.engine.dialect.name
-
-    @property
-    def guard_rules(self) -> GuardRules:
-        """Guards attached to edges (`load_guard_rules`), obeyed by whatever goes through this database; none by default."""
-        return self._guard_rules
-
-    @guard_rules.setter
-    def guard_rules(self, rules: GuardRules) -> None:
-        self._guard_rules = rules
-        attach_rules(self.engine, rules)
-        self._kept.close()  # the next ones know the rules
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, and_, or_
+from sqlalchemy import Connection, Engine, and_, or_
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.errors import GuardRefused
@@ -21,14 +21,15 @@ from .guards import objection
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from .guards import GuardContext
 
 __all__ = ["NO_RULES", "GuardRule", "GuardRules", "attach_rules", "require_guards", "rules_of"]
 
-_OPTION: Final = "interlock_guard_rules"
+_OPTION: Final = "interlock_guard_rules"  # of an engine, for all of its connections
+_OWN_OPTION: Final = "interlock_own_guard_rules"  # of one connection, instead of its engine's
 _START: Final = (STEP_TABLE.entity_type, StepState.RUNNING.value)
 
 _steps = table_of_model(WorkflowStep)
@@ -111,9 +112,15 @@ def _with_key(key: str | None) -> tuple[ColumnElement[bool], ...]:
 NO_RULES: Final = GuardRules()
 
 
-def rules_of(connection: Connection) -> GuardRules:
-    """The rules that go with a connection: those of its database, or none."""
-    found = connection.get_execution_options().get(_OPTION, NO_RULES)
+def rules_of(holder: Engine | Connection) -> GuardRules:
+    """The rules attached to an engine, or to a connection or its engine; `NO_RULES` by default."""
+    if isinstance(holder, Connection):
+        own = holder.get_execution_options().get(_OWN_OPTION)
+        if isinstance(own, GuardRules):
+            return own
+        # Asked of the engine, not of the copy that the connection has: connections that are kept open outlive a change of rules.
+        holder = holder.engine
+    found = holder.get_execution_options().get(_OPTION)
     return found if isinstance(found, GuardRules) else NO_RULES
 
 
@@ -122,14 +129,14 @@ def attach_rules(holder: Engine | Session, rules: GuardRules) -> None:
     if isinstance(holder, Engine):
         holder.update_execution_options(**{_OPTION: rules})
     elif holder.in_transaction():
-        holder.connection().execution_options(**{_OPTION: rules})
+        holder.connection().execution_options(**{_OWN_OPTION: rules})
     else:
         # Its next transaction takes a connection of its own; asking for one here would begin the transaction.
         bind = holder.get_bind()
         if isinstance(bind, Engine):
             bind.update_execution_options(**{_OPTION: rules})
         else:
-            bind.execution_options(**{_OPTION: rules})
+            bind.execution_options(**{_OWN_OPTION: rules})
 
 
 def require_guards(context: GuardContext, rules: GuardRules, workflow: str | None) -> None:

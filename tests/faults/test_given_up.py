@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from interlock import Workflow
 from interlock.core.database.tables import WorkflowRun
 from interlock.core.errors import DatabaseBusy
-from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules
+from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules, attach_rules
 from interlock.core.machine.guards import GuardContext, guard
 from tests.faults.steps import blocked, held, step
 from tests.servers import wait_until
@@ -125,12 +125,12 @@ def test_the_guards_are_asked_again_at_each_try(
     deployment.begun(run_id)
     asked.clear()
     rule = GuardRule("workflow_run", "executing", "paused", ("tests.faults.asked",), place="here")
-    deployment.database.guard_rules = GuardRules([rule])
+    attach_rules(deployment.database.engine, GuardRules([rule]))
     try:
         with _giving_up(deployment, "40001", "<= 2"), deployment.database.session() as session:
             deployment.controller(session).pause_workflow(run_id, mode="drain")
     finally:
-        deployment.database.guard_rules = NO_RULES
+        attach_rules(deployment.database.engine, NO_RULES)
     fault_report(fault="F14", injected="SQLSTATE 40001 twice, behind a guard", runs=2)
     assert len(asked) == 3
     deployment.client.resume(run_id)

@@ -18,7 +18,7 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.database.types import seconds_after
 from interlock.core.errors import ConfigurationError
 from interlock.core.machine import guards
-from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rules
+from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rules, rules_of
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 from interlock.signals.runtime import Runtime
@@ -65,8 +65,8 @@ def attach(unchecked_database: Database, database: Database) -> Callable[..., No
 
     def attach_rule(entity: str, source: str, target: str, **options: Any) -> None:
         rule = GuardRule(entity, source, target, ("tests.office_hours",), place="guards.yaml:3")
-        rules = [*unchecked_database.guard_rules.all, replace(rule, **options)]
-        unchecked_database.guard_rules = GuardRules(rules)
+        rules = [*rules_of(unchecked_database.engine).all, replace(rule, **options)]
+        attach_rules(unchecked_database.engine, GuardRules(rules))
 
     return attach_rule
 
@@ -237,7 +237,7 @@ def test_a_process_loads_the_file_of_its_settings_with_the_database(
     app = Celery("guarded", broker="memory://", set_as_current=False)
     settings = Settings.load({"interlock_guards_file": str(written(GOOD))}, {}, database_url=sqlite_url)
     runtime = Runtime(app, settings, dispatches=False, broadcasts=False)
-    assert len(runtime.database.guard_rules.all) == 2
+    assert len(rules_of(runtime.database.engine).all) == 2
     runtime.close()
     with pytest.raises(ConfigurationError, match=r"guards\.yaml:1:1"):
         Runtime(app, settings.model_copy(update={"guards_file": str(written("rules: []"))}))
@@ -363,7 +363,7 @@ def test_the_rules_hold_for_any_session_on_the_databases_engine_and_for_others_o
         with Session(engine) as foreign:
             if begun:
                 foreign.connection()
-            attach_rules(foreign, unchecked_database.guard_rules)
+            attach_rules(foreign, rules_of(unchecked_database.engine))
             assert foreign.in_transaction() is begun
             with pytest.raises(GuardRefused):
                 enqueue(foreign)

@@ -18,7 +18,7 @@ from interlock.core import WorkflowController
 from interlock.core.database import bulk_insert as bulk
 from interlock.core.database.tables import StateHistory, StepDependency, WorkflowRun, WorkflowStep
 from interlock.core.errors import GuardRefused
-from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules
+from interlock.core.machine.guard_rules import NO_RULES, GuardRule, GuardRules, attach_rules
 from interlock.core.machine.guards import GuardContext, guard
 from tests.core.checker import check
 from tests.core.rows import Rows, forget_everything, step, steps
@@ -192,12 +192,11 @@ def test_an_attached_guard_finds_in_the_tables_what_was_decided_before(
 ) -> None:
     seen.clear()
     edges = (("draft", "planning"), ("planning", "executing"))
-    database.guard_rules = GuardRules(
-        GuardRule("workflow_run", *edge, ("tests.core.looks_at_the_tables",), place="here") for edge in edges
-    )
+    rules = [GuardRule("workflow_run", *edge, ("tests.core.looks_at_the_tables",), place="here") for edge in edges]
+    attach_rules(database.engine, GuardRules(rules))
     controller.enqueue_workflow(PLANS["a chain"], task_description="x")
     assert seen == [("draft", 3), ("planning", 3)]
-    database.guard_rules = NO_RULES
+    attach_rules(database.engine, NO_RULES)
 
 
 def test_a_run_whose_start_is_refused_leaves_nothing(

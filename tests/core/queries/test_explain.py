@@ -11,7 +11,7 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.run_through import Onward, kind_of
 from interlock.core.database.types import seconds_after
 from interlock.core.errors import RunNotFound
-from interlock.core.machine.guard_rules import GuardRule, GuardRules
+from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rules
 from interlock.core.queries.explain import explain
 from tests.core.rows import counted, step, steps
 
@@ -79,7 +79,8 @@ def test_a_draft_waits_for_its_start_time(
     _says(_only(why(run.id), "start_time"), "(in 3 h)", f"interlock cancel {run.id}")
     rows.set_run(run.id, start_at=seconds_after(-600))
     _says(_only(why(run.id), "start_time"), "(10 min ago)", "is a worker running?")
-    unchecked_database.guard_rules = GuardRules([GuardRule("workflow_run", "draft", "planning", ("tests.never",))])
+    rule = GuardRule("workflow_run", "draft", "planning", ("tests.never",))
+    attach_rules(unchecked_database.engine, GuardRules([rule]))
     _says(_only(why(run.id), "guard"), "guard 'tests.never' does not let it start")
 
 
@@ -285,7 +286,7 @@ def test_a_step_that_a_guard_keeps_from_starting_names_it(
 ) -> None:
     run_id = controller.enqueue_workflow(steps("a", "b"), task_description="x")
     rule = GuardRule("workflow_step", "pending", "running", ("tests.never",), step="a")
-    unchecked_database.guard_rules = GuardRules([rule])
+    attach_rules(unchecked_database.engine, GuardRules([rule]))
     worker.offer("a")
     explained = why(run_id)
     reason = _only(explained, "guard")
