@@ -16,9 +16,9 @@ from interlock.core.settings import Settings
 from interlock.signals.deferred_work import at_end
 from interlock.signals.dispatch.interrupt_broadcast import INTERRUPT_COMMAND
 from interlock.signals.step_header import read_header
+from interlock.signals.steps.held_attempt import held_attempt
 from interlock.signals.steps.receivers import (
     claim_attempt,
-    held_attempt,
     report_discarded,
     report_failure,
     report_retry,
@@ -26,9 +26,10 @@ from interlock.signals.steps.receivers import (
 )
 
 from .child import tracing
-from .child.body_guard import SOFT_SIGNAL, guard
+from .child.body_interruption import interrupter
 from .child.step_mixin import wrap_tasks
 from .child.tracebacks import let_go, remember
+from .interrupt_notes import SOFT_SIGNAL
 from .main.payload_hiding import hide_payloads, hide_settings
 from .main.reconnection import ReconnectStep
 from .main.supervisor import EngineStep, current_supervisor
@@ -104,12 +105,12 @@ def _on_prerun(task_id: str, task: Any, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None:
         supervisor.hold_through_body()
-    guard.install()
+    interrupter.install()
     claim_attempt(task, task_id)
 
 
 def _on_success(sender: Any, result: Any, **_: Any) -> None:
-    guard.leave()
+    interrupter.leave()
     report_success(sender, result)
 
 
@@ -121,7 +122,7 @@ def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **
         if cause is not None:
             supervisor.note_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
         return
-    guard.leave()
+    interrupter.leave()
     report_failure(sender, exception, traceback)
 
 
@@ -129,12 +130,12 @@ def _on_retry(sender: Any, reason: Any = None, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None and supervisor.pool_is_prefork:
         return  # Celery says so of tasks that it cancels for a shutdown; the supervisor hands them on
-    guard.leave()
+    interrupter.leave()
     report_retry(sender, reason)
 
 
 def _on_postrun(task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-    guard.leave()
+    interrupter.leave()
     report_discarded(task, state)
     if held_attempt(task.request) is not None:
         remember(retval)

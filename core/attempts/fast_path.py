@@ -1,16 +1,8 @@
-"""Claim and completion of the common case, one statement each, on PostgreSQL; the end of a run is in `hot_ending`.
+"""Claims and completes plain steps on PostgreSQL with one prepared statement each (`fast_path_sql`).
 
-`attempts` asks here first, and waits for the answer once it has nothing else to do. What is granted or recorded here is what
-`unit_of_work` and `flow` would have written, row for row; a case that is not plain (an approval, a map, a condition, a limit, a
-pause, the end of a run that has not completed) finds no row, changes nothing, and goes the long way.
+What it grants or records is, row for row, what `UnitOfWork` and `Flow` (the slow path) would have written; a case that is not plain
+(an approval, a map, a condition, a limit, a pause) finds no row, changes nothing, and goes by the slow path.
 `tests/core/attempts/test_fast_path.py` compares the two.
-
-Each statement locks the run's row first and everything else behind it. It may read and lock in one, which a unit of work must
-not, because nothing in it depends on what it *read* of a sibling: the counters of dependents are counted down in place, and
-PostgreSQL takes the row's newest version for that, whoever has counted before (ADR 7).
-
-Rows are found by their ids. What else must hold of them is asked in a way that no index answers (`IS NOT DISTINCT FROM`): a plan is
-made while few steps are pending, is kept while thousands are, and would read them all.
 """
 
 from __future__ import annotations
@@ -28,8 +20,8 @@ from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
 
-from .fast_path_sql import DONE, END, HISTORY, TURN
-from .run_through import KIND_SEPARATOR, NOT_CARRIED, array_of, carried_attempt
+from .fast_path_sql import CLAIM, COMPLETE, COMPLETE_AND_CLAIM, END
+from .run_through import array_of, carried_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,126 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Completed", "HotPath"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-# What a step's plan may hold that makes it more than a task which starts when all before it have completed.
-_NOT_PLAIN: Final = "'{approval,each,map,trigger,when}'"
-
-_TOLD: Final = "RETURNING id, seq, (extract(epoch FROM created_at) * 1000000)::bigint AS at"
-
-# ruff: noqa: S608 - what is formatted into the statements are constants
-_CLAIM: Final = f"""
-WITH run AS MATERIALIZED (
-    SELECT r.id FROM workflow_runs r, {TURN} WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' FOR UPDATE OF r
-), moved AS (
-    UPDATE workflow_steps s
-    SET status = '{StepState.RUNNING}', claim_token = $4::text, claimed_by = $5::text, claimed_at = clock_timestamp(),
-        lease_until = clock_timestamp() + $6::float * INTERVAL '1 second',
-        timeout_at = clock_timestamp() + ((s.spec ->> 'timeout_s')::float + $7::float) * INTERVAL '1 second',
-        dispatch_check_at = NULL, started_at = coalesce(s.started_at, clock_timestamp())
-    FROM run
-    WHERE s.id = $2::uuid
-        AND (s.run_id, s.task_id, s.claim_token, s.status) IS NOT DISTINCT FROM (run.id, $3::text, NULL, '{StepState.PENDING}')
-    RETURNING s.id, s.session_id, s.key, s.attempt
-), counter AS (
-    UPDATE workflow_runs r SET seq = r.seq + 1 FROM moved WHERE r.id = $1::uuid RETURNING r.seq
-), told AS (
-    {HISTORY}
-    SELECT '{STEP_TABLE.entity_type}', moved.id, moved.session_id, $1::uuid, counter.seq,
-        '{StepState.PENDING}', '{StepState.RUNNING}', 'claimed', $5::text, moved.key, moved.attempt, clock_timestamp(), NULL
-    FROM moved, counter {_TOLD}
-)
-SELECT told.id, told.seq, told.at, moved.session_id, moved.key, moved.attempt FROM told, moved
-"""
-
-
-def _completion(*, offered: bool) -> str:
-    """The statement that completes a step; one for offers to go on and one without, since most of what it costs is its size."""
-    if offered:
-        fitting = f""",
-            CASE WHEN s.spec ?| '{{{",".join(NOT_CARRIED)}}}' THEN 'false' ELSE s.spec -> 'run_through' END AS run_through,
-            coalesce(s.spec ->> 'queue', '') || '{KIND_SEPARATOR}' || s.task AS kind"""
-        offer = f""", d.run_through, d.kind,
-        d.status = '{StepState.PENDING}' AND d.attempt = 0 AND d.open_deps = 1 AS ready"""
-        by_default = ", r.spec -> 'run_through' AS run_through"
-        next_one = """, next AS MATERIALIZED (
-    SELECT d.id FROM run, dependents d
-    WHERE d.ready AND coalesce(d.run_through, run.run_through) = 'true' AND d.kind = ANY($8::text[])
-        AND (SELECT count(*) FROM dependents WHERE ready) = 1
-)"""
-        taken = "d.open_deps = 1 AND next.id = d.id"
-        started = f""",
-        status = CASE WHEN {taken} THEN '{StepState.RUNNING}' ELSE d.status END,
-        claim_token = CASE WHEN {taken} THEN $9::text END,
-        carrier_id = CASE WHEN {taken} THEN $7::text END,
-        claimed_by = CASE WHEN {taken} THEN done.claimed_by END,
-        claimed_at = CASE WHEN {taken} THEN clock_timestamp() END,
-        lease_until = CASE WHEN {taken} THEN clock_timestamp() + $10::float * INTERVAL '1 second' END,
-        started_at = CASE WHEN {taken} THEN coalesce(d.started_at, clock_timestamp()) ELSE d.started_at END
-    FROM done LEFT JOIN next ON true"""
-        claims = "(SELECT count(*) FROM counted WHERE carrier_id IS NOT NULL)"
-        claimed = f"""
-    UNION ALL
-    SELECT '{STEP_TABLE.entity_type}', counted.id, done.session_id, $1::uuid, counter.seq,
-        '{StepState.PENDING}', '{StepState.RUNNING}', 'claimed', done.claimed_by, counted.key, counted.attempt,
-        clock_timestamp(), jsonb_build_object('carrier', counted.carrier_id)
-    FROM done, counter, counted WHERE counted.carrier_id IS NOT NULL"""
-        answer = """, claimed.id, claimed.seq, claimed.at
-FROM done JOIN told ON told.entity_id = done.id LEFT JOIN counted ON counted.attempt = 1
-    LEFT JOIN told claimed ON claimed.entity_id = counted.id"""
-    else:
-        fitting = offer = by_default = next_one = claimed = ""
-        taken, started, claims = "false", " FROM done", "0"
-        answer = " FROM done CROSS JOIN told LEFT JOIN counted ON counted.attempt = 1"
-    return f"""
-WITH dependents AS MATERIALIZED (
-    SELECT d.id, d.special OR (d.unmet_deps > 0 AND d.status = '{StepState.PENDING}') AS special
-        {offer}
-    FROM step_dependencies e CROSS JOIN LATERAL (
-        SELECT s.id, s.status, s.attempt, s.open_deps, s.unmet_deps, s.spec ?| {_NOT_PLAIN} AS special{fitting}
-        FROM workflow_steps s WHERE s.id = e.step_id
-        OFFSET 0 -- or the planner looks through all steps for special ones first
-    ) d
-    WHERE e.upstream_id = $2::uuid
-), run AS MATERIALIZED (
-    SELECT r.id{by_default} FROM workflow_runs r, {TURN}
-    WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}'
-        AND r.open_steps > 1 AND r.waiting_steps = 0 AND r.max_parallel IS NULL
-        AND NOT EXISTS (SELECT FROM dependents WHERE special)
-    FOR UPDATE OF r
-), {DONE}){next_one}, counted AS (
-    UPDATE workflow_steps d
-    SET open_deps = d.open_deps - 1,
-        attempt = CASE WHEN d.open_deps = 1 THEN 1 ELSE 0 END,
-        task_id = CASE WHEN d.open_deps = 1 THEN d.id::text || '.1' END,
-        dispatches = CASE WHEN d.open_deps = 1 THEN 1 ELSE 0 END,
-        dispatch_check_at = CASE WHEN d.open_deps = 1 AND NOT coalesce({taken}, false)
-            THEN clock_timestamp() + $6::float * INTERVAL '1 second' END{started}
-    WHERE d.id = ANY(ARRAY(SELECT id FROM dependents))
-        AND (d.status, d.attempt) IS NOT DISTINCT FROM ('{StepState.PENDING}', 0)
-    RETURNING d.id, d.key, d.position, d.task, d.task_id, d.celery_retries, d.spec, d.attempt, d.carrier_id
-), counter AS (
-    UPDATE workflow_runs r SET seq = r.seq + 1 + {claims}, open_steps = r.open_steps - 1
-    FROM done WHERE r.id = $1::uuid RETURNING r.seq
-), told AS (
-    {HISTORY}
-    SELECT '{STEP_TABLE.entity_type}', done.id, done.session_id, $1::uuid, counter.seq - {claims},
-        '{StepState.RUNNING}', '{StepState.COMPLETED}', 'completed', done.claimed_by, done.key, done.attempt,
-        clock_timestamp(), jsonb_build_object('task_id', $3::text)
-    FROM done, counter{claimed}
-    {_TOLD}, entity_id
-)
-SELECT told.id, told.seq, told.at, done.session_id, done.key, done.attempt, done.claimed_by,
-    counted.id, counted.key, counted.task, counted.task_id, counted.celery_retries, counted.spec{answer}
-ORDER BY counted.position
-"""
-
-
-_COMPLETE: Final = _completion(offered=False)
-_COMPLETE_AND_CLAIM: Final = _completion(offered=True)
-
-for _source, _target in ((StepState.PENDING, StepState.RUNNING), (StepState.RUNNING, StepState.COMPLETED)):
-    if not STEP_TABLE.allows(_source, _target):  # what the statements write is data of the table
-        raise AssertionError(_source, _target)
 
 _CLAIMED_AT: Final = 13  # column of an answer to an offer: where what it says of the claim begins
 
@@ -205,7 +77,7 @@ class HotPath:
             return None
         fault_point("claim.commit", ref.task_id)
         parameters = (*_identity(ref), worker.encode(), self._lease_s, self._overdue_s)
-        answer = self._database.send_prepared("claim", _CLAIM, parameters)
+        answer = self._database.send_prepared("claim", CLAIM, parameters)
 
         def claimed() -> StateChange | None:
             try:
@@ -244,9 +116,9 @@ class HotPath:
         if onward is not None and not rules_of(self._database.engine).on_starts:
             fault_point("runthrough.commit", ref.task_id)
             offer = onward.carrier_id.encode(), array_of(onward.kinds), onward.token.encode(), self._lease_s
-            answer = self._database.send_prepared("complete and claim", _COMPLETE_AND_CLAIM, [*parameters, *offer])
+            answer = self._database.send_prepared("complete and claim", COMPLETE_AND_CLAIM, [*parameters, *offer])
         else:
-            answer = self._database.send_prepared("complete", _COMPLETE, parameters)
+            answer = self._database.send_prepared("complete", COMPLETE, parameters)
 
         def completed() -> Completed | None:
             try:

@@ -18,7 +18,7 @@ from interlock.core.plan import ApprovalSpec
 from interlock.signals.runtime import Runtime, runtime_of
 from interlock.signals.step_header import StepHeader, read_header
 
-from .receivers import Held, StepInterrupted, held_attempt
+from .held_attempt import HeldAttempt, StepInterrupted, held_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class CurrentStep:
         idempotency_key: The same over all attempts of the step, and of no other: what to give to a payment provider.
     """
 
-    def __init__(self, header: StepHeader, held: Held, runtime: Runtime) -> None:
+    def __init__(self, header: StepHeader, held: HeldAttempt, runtime: Runtime) -> None:
         self.run_id = header.run_id
         self.step_id = header.step_id
         self.session_id = header.session_id

@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import time
 import traceback as tracebacks
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -32,8 +30,10 @@ from interlock.signals.run_through import current_ride
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import read_header
 
+from .held_attempt import HeldAttempt, StepInterrupted, held_attempt, hold_attempt
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from celery import Celery, Task
 
@@ -42,13 +42,10 @@ if TYPE_CHECKING:
     from interlock.signals.step_header import StepHeader
 
 __all__ = [
-    "Held",
-    "StepInterrupted",
     "begin_claim",
     "claim_attempt",
     "expect",
     "forget_expected",
-    "held_attempt",
     "persist",
     "report_discarded",
     "report_failure",
@@ -60,71 +57,14 @@ T = TypeVar("T")
 
 logger = logging.getLogger("interlock.receivers")
 
-_HELD = "_interlock_held"
 _TRACEBACK_CHARACTERS = 10_000
 _LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
 
 
-class StepInterrupted(SoftTimeLimitExceeded):
-    """Raised in a running body whose workflow was paused or cancelled; clean up and let it pass.
-
-    A subclass of Celery's `SoftTimeLimitExceeded`, so code that cleans up at a soft limit does so here too.
-    """
+_expected: dict[str, Callable[[], HeldAttempt]] = {}
 
 
-@dataclass(slots=True)
-class Held:
-    """An attempt that this process has claimed, kept on its request.
-
-    Attributes:
-        ref: Which.
-        claim: The answer to the claim.
-        interrupted: The body was told to stop: what it raises then does not count.
-        soft_limited: A soft signal that is not ours has reached the body: a time limit, or a foreign revoke.
-        carried: Its process came to it on the message of an earlier step.
-        begun_at: When the attempt reached this process; monotonic seconds.
-        asked_at: When the body last asked whether to stop; monotonic seconds.
-        asks: The approval that the body asks for by ending its attempt.
-        retry: What the body has asked of Celery by `self.retry`, however it went on after that.
-        shielded: The body is inside `shield`.
-        owed: What a signal would have raised in the body, had it not been shielded.
-    """
-
-    ref: AttemptRef
-    claim: Claim
-    interrupted: bool = False
-    soft_limited: bool = False
-    carried: bool = False
-    begun_at: float = field(default_factory=time.monotonic)
-    asked_at: float = 0.0
-    asks: dict[str, Any] | None = None
-    retry: Retry | None = None
-    shielded: bool = False
-    owed: SoftTimeLimitExceeded | None = None
-
-    @contextmanager
-    def shield(self) -> Iterator[None]:
-        """Keep the soft signal out of a block, and raise it behind it: it would tear a transaction and its connection."""
-        self.shielded = True
-        try:
-            yield
-        finally:
-            self.shielded = False
-            if self.owed is not None:
-                owed, self.owed = self.owed, None
-                raise owed
-
-
-def held_attempt(request: Any) -> Held | None:
-    """What was claimed for this request, if it is a step's and has asked."""
-    found = getattr(request, _HELD, None)
-    return found if isinstance(found, Held) else None
-
-
-_expected: dict[str, Callable[[], Held]] = {}
-
-
-def expect(task_id: str, held: Callable[[], Held]) -> None:
+def expect(task_id: str, held: Callable[[], HeldAttempt]) -> None:
     """Have the next `task_prerun` of an attempt find its claim made, or begun."""
     _expected.clear()
     _expected[task_id] = held
@@ -146,16 +86,16 @@ def claim_attempt(task: Task[..., Any], task_id: str) -> None:
         if header is None:
             return
         claimed = begin_claim(task.app, header, task_id, task.request.hostname)
-    setattr(task.request, _HELD, claimed())
+    hold_attempt(task.request, claimed())
 
 
-def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | None) -> Callable[[], Held]:
+def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | None) -> Callable[[], HeldAttempt]:
     """Begin to claim an attempt; what is returned waits for the answer, and is to be called once."""
     ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
     begun_at = time.monotonic()
     claimed = begun(lambda: runtime_of(app).attempts.begin_claim(ref, hostname or "worker"))
 
-    def held() -> Held:
+    def held() -> HeldAttempt:
         try:
             claim = persist(claimed, retry_s=runtime_of(app).settings.lease_s / 3)
         except (
@@ -163,7 +103,7 @@ def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | N
         ) as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
             logger.exception("could not claim %s", task_id)
             claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
-        return Held(ref, claim, begun_at=begun_at)
+        return HeldAttempt(ref, claim, begun_at=begun_at)
 
     return held
 
@@ -192,7 +132,7 @@ def report_success(task: Task[..., Any], result: Any) -> None:
     _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
 
 
-def _completion(runtime: Runtime, held: Held, document: Any) -> Callable[[], object]:
+def _completion(runtime: Runtime, held: HeldAttempt, document: Any) -> Callable[[], object]:
     """Begin to report a result, where the process is on a ride with the offer to go on; what is returned ends it."""
     ride = current_ride()
     stopped = held.interrupted or held.soft_limited
@@ -260,7 +200,7 @@ def report_discarded(task: Task[..., Any], state: str | None) -> None:
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
 
 
-def _ask(task: Task[..., Any], held: Held, asks: dict[str, Any]) -> None:
+def _ask(task: Task[..., Any], held: HeldAttempt, asks: dict[str, Any]) -> None:
     runtime = runtime_of(task.app)
     if not runtime.bodies.ask(held.ref, asks):
         # Paused or cancelled meanwhile: let go of the step; resumed, it asks again.
@@ -285,7 +225,7 @@ def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
     return dict(document)
 
 
-def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trace: Any) -> Failure:
+def _failure_of(task: Task[..., Any], held: HeldAttempt, exception: BaseException, trace: Any) -> Failure:
     message = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
     if held.interrupted or isinstance(exception, StepInterrupted):
         return Failure("interrupted", message)
@@ -306,13 +246,13 @@ def _failure_of(task: Task[..., Any], held: Held, exception: BaseException, trac
     return Failure("error", message, exception_names(type(exception)), meta)
 
 
-def _ran_into_limit(task: Task[..., Any], held: Held) -> bool:
+def _ran_into_limit(task: Task[..., Any], held: HeldAttempt) -> bool:
     limits = getattr(task.request, "timelimit", None) or (None, None)
     limit_s = limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit
     return bool(limit_s) and time.monotonic() - held.begun_at > float(limit_s) - _LIMIT_SLACK_S
 
 
-def _report(task: Task[..., Any], held: Held, report: Callable[[], object]) -> None:
+def _report(task: Task[..., Any], held: HeldAttempt, report: Callable[[], object]) -> None:
     runtime = runtime_of(task.app)
     try:
         persist(report, retry_s=runtime.settings.report_retry_s)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interlock.client.client import Client
     from interlock.core.model.retry import RetryPolicy
     from interlock.signals.steps.current_step import ApprovalRequested, CurrentStep, Decision, current_step
-    from interlock.signals.steps.receivers import StepInterrupted
+    from interlock.signals.steps.held_attempt import StepInterrupted
     from interlock.worker.installation import install
 
 __all__ = [
@@ -37,7 +37,7 @@ _HOMES = {
     "Decision": "interlock.signals.steps.current_step",
     "RetryPolicy": "interlock.core.model.retry",
     "Step": "interlock.client.authoring.step",
-    "StepInterrupted": "interlock.signals.steps.receivers",
+    "StepInterrupted": "interlock.signals.steps.held_attempt",
     "Workflow": "interlock.client.authoring.workflow",
     "current_step": "interlock.signals.steps.current_step",
     "install": "interlock.worker.installation",

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from interlock.core.database.tables import WorkflowRun
 from interlock.core.fault_points import FaultRule
-from interlock.worker.child.body_guard import Notes
+from interlock.worker.interrupt_notes import InterruptNotes
 from tests.faults.steps import blocked, held, step, task
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, engine_pid
@@ -189,7 +189,7 @@ def _pool(victim: Victim) -> list[int]:
 
 def _signal_with_note(deployment: Deployment, worker: str, pid: int, task_id: str) -> bool:
     """Do what MAIN's supervisor does; False where a signal is on its way already."""
-    if not Notes(deployment.notes_folder(worker)).leave(pid, task_id):
+    if not InterruptNotes(deployment.notes_folder(worker)).leave(pid, task_id):
         return False
     os.kill(pid, signal.SIGUSR1)
     return True

@@ -25,9 +25,10 @@ from interlock.signals.run_through import Ride
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import HEADER, kinds_ahead
 from interlock.signals.steps.carried_request import CarriedRequests
-from interlock.signals.steps.receivers import Held, expect, persist
+from interlock.signals.steps.held_attempt import HeldAttempt
+from interlock.signals.steps.receivers import expect, persist
+from interlock.worker.interrupt_notes import InterruptNotes
 
-from .body_guard import Notes
 from .step_mixin import StepMixin
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class RunThrough:
         self._tracers = tracers
         self._kinds: dict[tuple[str, str], frozenset[str]] = {}
         self._parent = os.getppid()
-        notes = Notes.inherited()
+        notes = InterruptNotes.inherited()
         self._closing = None if notes is None else str(notes.closing)
         self._requests: CarriedRequests | None = None
 
@@ -80,7 +81,7 @@ class RunThrough:
         if self._requests is None:
             self._requests = CarriedRequests(self._app, show_payloads=runtime_of(self._app).settings.show_payloads)
         request = self._requests.make(dispatch, args, kwargs, carrier)
-        expect(ref.task_id, lambda: Held(ref, Claim(granted=True), carried=True))
+        expect(ref.task_id, lambda: HeldAttempt(ref, Claim(granted=True), carried=True))
         try:
             self._tracers[dispatch.task](dispatch.task_id, args, kwargs, request)
         except Reject:  # a message of its own would be rejected now; there is none, and the step was reported on

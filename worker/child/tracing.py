@@ -15,8 +15,9 @@ from interlock.signals.run_through import riding
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import HEADER, parse_header
 from interlock.signals.steps.receivers import begin_claim, expect, forget_expected
+from interlock.worker import pool_mode
 
-from .body_guard import guard
+from .body_interruption import interrupter
 from .run_through import RunThrough
 from .step_mixin import StepMixin
 
@@ -29,25 +30,14 @@ if TYPE_CHECKING:
 
     from .run_through import Tracer
 
-__all__ = ["permit", "prepare"]
-
-# In MAIN before it forks, so that its children know.
-_prefork = False
-_runs_through = False
-
-
-def permit(worker: Any, *, prefork: bool) -> None:
-    """In MAIN: say what the children may do. A time limit that is set for all tasks would hit later steps of a run-through."""
-    global _prefork, _runs_through  # noqa: PLW0603 - inherited by the children
-    _prefork = prefork
-    _runs_through = prefork and not (worker.time_limit or worker.soft_time_limit)
+__all__ = ["prepare"]
 
 
 def prepare(app: Celery) -> None:
     """In MAIN: have each child wrap its tracers, once Celery has built them."""
 
     def on_process_init(**_: Any) -> None:
-        if _prefork:
+        if pool_mode.is_prefork():
             _wrap(app)
 
     signals.worker_process_init.connect(on_process_init, weak=False, dispatch_uid="interlock.tracing")
@@ -56,7 +46,7 @@ def prepare(app: Celery) -> None:
 def _wrap(app: Celery) -> None:
     tasks = {name: task for name, task in app.tasks.items() if isinstance(task, StepMixin)}
     tracers = {name: _to_the_end(task.__trace__) for name, task in tasks.items()}
-    run_through = RunThrough(app, tracers) if _runs_through else None
+    run_through = RunThrough(app, tracers) if pool_mode.may_run_through() else None
     for name, task in tasks.items():
         task.__trace__ = _around(app, task, tracers[name], run_through)
 
@@ -98,5 +88,5 @@ def _around(app: Celery, task: Task[..., Any], tracer: Tracer, run_through: RunT
 def _ask_for_claim(app: Celery, uuid: str, header: StepHeader, request: dict[str, Any]) -> None:
     # Of what was delivered before, the tracer may decide that it is done with (`worker_deduplicate_successful_tasks`).
     if not (request.get("delivery_info") or {}).get("redelivered"):
-        guard.install()  # from here on a signal must not tear what is under way
+        interrupter.install()  # from here on a signal must not tear what is under way
         expect(uuid, begin_claim(app, header, uuid, request.get("hostname")))

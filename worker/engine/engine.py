@@ -30,7 +30,7 @@ from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.dispatch.lost_messages import MissingMessages
 from interlock.signals.runtime import Runtime, runtime_of
-from interlock.worker.main.engine_link import read_lines
+from interlock.worker.engine_pipe import read_lines
 
 from .control_consumer import ControlConsumer
 

@@ -13,14 +13,15 @@ import os
 import subprocess
 import sys
 import threading
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from interlock.core.fault_points import fault_point
+from interlock.worker.engine_pipe import parse_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["EngineLink", "read_lines"]
+__all__ = ["EngineLink"]
 
 logger = logging.getLogger("interlock.worker")
 
@@ -87,7 +88,7 @@ class EngineLink:
                 self._received += chunk
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            message = _parse(line)
+            message = parse_message(line)
             if message is not None:
                 self.ready = True
                 yield message
@@ -103,19 +104,3 @@ class EngineLink:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def read_lines(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The engine's end: messages until MAIN closes the pipe or dies."""
-    for line in stream:
-        message = _parse(line)
-        if message is not None:
-            yield message
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

@@ -18,8 +18,8 @@ from celery.worker import state as worker_state
 
 from interlock.core.settings import Settings
 from interlock.signals.step_header import read_header
-from interlock.worker.child import tracing
-from interlock.worker.child.body_guard import SOFT_SIGNAL, Notes
+from interlock.worker.interrupt_notes import SOFT_SIGNAL, InterruptNotes
+from interlock.worker.pool_mode import set_pool_mode
 
 from .engine_link import EngineLink
 
@@ -48,7 +48,7 @@ class Supervisor:
         self.app: Celery = worker.app
         self.settings = Settings.load(self.app.conf)
         self._worker = worker
-        self._notes = Notes.create()
+        self._notes = InterruptNotes.create()
         self._link: EngineLink | None = None
         self._restart_at = 0.0
         self._beat_at = 0.0
@@ -59,7 +59,7 @@ class Supervisor:
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
-        tracing.permit(worker, prefork=self.pool_is_prefork)
+        set_pool_mode(worker, prefork=self.pool_is_prefork)
         self.pool_blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
 
     # --- the engine process --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # An engine that answers each message with how many bodies it names.
 _ECHO = """
 import json, sys
-from interlock.worker.main.engine_link import read_lines
+from interlock.worker.engine_pipe import read_lines
 for message in read_lines(sys.stdin.buffer):
     print(json.dumps({"named": len(message["held"])}), flush=True)
 """

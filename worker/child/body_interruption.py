@@ -1,27 +1,24 @@
-"""Stopping a body that runs: the soft signal, and who may be hit by it.
+"""Handles the soft signal in a pool's child: raises in the body that the signal is meant for, and nowhere else.
 
-SIGUSR1 can arrive too late: its process may be idle (which Celery's handler would not survive), be claiming or reporting (which
-would be torn in half), or already run another task. So MAIN, the only sender, first leaves a note that names the attempt,
-and the child's handler raises only if that attempt's body is on the stack at this moment. A signal without a note is
+SIGUSR1 can arrive too late: the process may be idle (which Celery's handler would not survive), be claiming or reporting (which
+would be torn in half), or already run another task. So MAIN, the only sender, first writes a note that names the attempt
+(`interrupt_notes`), and the handler raises only if that attempt's body is on the stack at this moment. A signal without a note is
 Celery's own (a soft time limit, a foreign revoke) and is passed on to its handler while a task runs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import tempfile
 import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import _state as celery_state
 from celery.exceptions import SoftTimeLimitExceeded
 
 from interlock.signals.step_header import read_header
-from interlock.signals.steps.receivers import StepInterrupted
+from interlock.signals.steps.held_attempt import StepInterrupted
+from interlock.worker.interrupt_notes import SOFT_SIGNAL, InterruptNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,86 +26,19 @@ if TYPE_CHECKING:
 
     from celery import Task
 
-    from interlock.signals.steps.receivers import Held
+    from interlock.signals.steps.held_attempt import HeldAttempt
 
-__all__ = ["SOFT_SIGNAL", "BodyGuard", "Notes", "guard"]
-
-SOFT_SIGNAL = signal.SIGUSR1
-_NOTES_VARIABLE = "INTERLOCK_NOTES"
-_CLOSING = "closing"
-_UNDERWAY_S = 1.0  # a Python handler runs at the next bytecode; a body that sits in C code for longer is told again
+__all__ = ["BodyInterrupter", "interrupter"]
 
 
-class Notes:
-    """A folder in which MAIN leaves, for each child, the id of the attempt that a signal is meant for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @classmethod
-    def create(cls) -> Notes:
-        """Make the folder; children find it by an environment variable, however they are started."""
-        folder = Path(tempfile.mkdtemp(prefix="interlock-"))
-        os.environ[_NOTES_VARIABLE] = str(folder)
-        return cls(folder)
-
-    @classmethod
-    def inherited(cls) -> Notes | None:
-        """The folder of this process's MAIN."""
-        folder = os.environ.get(_NOTES_VARIABLE)
-        return cls(Path(folder)) if folder else None
-
-    def leave(self, pid: int, task_id: str) -> bool:
-        """Name the attempt that the next signal to `pid` is meant for.
-
-        Returns:
-            False where an earlier signal is still on its way: send no other, it would find no note of its own.
-        """
-        with contextlib.suppress(OSError):
-            if time.time() - (self._folder / str(pid)).stat().st_mtime < _UNDERWAY_S:
-                return False
-        written = self._folder / f"{pid}.new"
-        written.write_text(task_id)
-        written.replace(self._folder / str(pid))
-        return True
-
-    def take(self, pid: int) -> str | None:
-        """Read and remove the note for `pid`; None where there is none."""
-        note = self._folder / str(pid)
-        try:
-            text = note.read_text()
-            note.unlink()
-        except OSError:
-            return None
-        return text
-
-    def close_down(self) -> None:
-        """Tell every child that the worker is shutting down: what runs may end, and no step is gone on to."""
-        with contextlib.suppress(OSError):
-            (self._folder / _CLOSING).touch()
-
-    @property
-    def closing(self) -> Path:
-        """The file that is there once the worker is shutting down."""
-        return self._folder / _CLOSING
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        for note in self._folder.glob("*"):
-            with contextlib.suppress(OSError):
-                note.unlink()
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
-
-class BodyGuard:
+class BodyInterrupter:
     """In a process that runs steps: knows whose body is on the stack, and handles the soft signal."""
 
     def __init__(self) -> None:
         self._pid: int | None = None
         self._previous: Callable[[int, FrameType | None], Any] | int | None = None
-        self._notes: Notes | None = None
-        self._held: Held | None = None
+        self._notes: InterruptNotes | None = None
+        self._held: HeldAttempt | None = None
         self._body: CodeType | None = None
 
     def install(self) -> None:
@@ -119,13 +49,13 @@ class BodyGuard:
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self._notes = Notes.inherited()
+        self._notes = InterruptNotes.inherited()
         in_child = _in_pool_process() and threading.current_thread() is threading.main_thread()
         if self._notes is not None and in_child:
             self._previous = signal.getsignal(SOFT_SIGNAL)
             signal.signal(SOFT_SIGNAL, self._on_signal)
 
-    def enter(self, task: Task[..., Any], held: Held) -> None:
+    def enter(self, task: Task[..., Any], held: HeldAttempt) -> None:
         """From here on the attempt may be interrupted, while a frame of its body is on the stack."""
         self._body = _body_code(task)
         self._held = held
@@ -177,4 +107,4 @@ def _body_code(task: Task[..., Any]) -> CodeType | None:
     return getattr(task.run, "__code__", None)
 
 
-guard = BodyGuard()
+interrupter = BodyInterrupter()

@@ -12,8 +12,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from interlock import StepInterrupted
 from interlock.core.attempts.attempts import AttemptRef, Claim
-from interlock.signals.steps.receivers import Held
-from interlock.worker.child.body_guard import SOFT_SIGNAL, BodyGuard, Notes
+from interlock.signals.steps.held_attempt import HeldAttempt
+from interlock.worker.child.body_interruption import BodyInterrupter
+from interlock.worker.interrupt_notes import SOFT_SIGNAL, InterruptNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,15 +29,15 @@ class Passed(Exception):
 
 
 class Process:
-    """This process as a pool's child: the guard's handler in place, MAIN's notes in a folder, a task on Celery's stack."""
+    """This process as a pool's child: the handler in place, MAIN's notes in a folder, a task on Celery's stack."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.guard = BodyGuard()
-        self.notes = Notes(folder)
-        self.held = Held(AttemptRef("r", "s", TASK_ID, "token"), Claim(granted=True))
+        self.interrupter = BodyInterrupter()
+        self.notes = InterruptNotes(folder)
+        self.held = HeldAttempt(AttemptRef("r", "s", TASK_ID, "token"), Claim(granted=True))
         self._monkeypatch = monkeypatch
-        self.guard._notes = self.notes
-        self.guard._previous = _celery_s_handler
+        self.interrupter._notes = self.notes
+        self.interrupter._previous = _celery_s_handler
 
     def runs(self, header: dict[str, Any] | None) -> None:
         """Put a task on Celery's stack: a step's, or a foreign one."""
@@ -44,13 +45,13 @@ class Process:
         self._monkeypatch.setattr("celery._state.get_current_task", lambda: task)
 
     def enter(self, body: Callable[[], Any]) -> Any:
-        """Run a body, guarded."""
+        """Run a body, interruptible."""
         self.runs(HEADER)
-        self.guard.enter(SimpleNamespace(run=body), self.held)  # type: ignore[arg-type] # all that is read of a task
+        self.interrupter.enter(SimpleNamespace(run=body), self.held)  # type: ignore[arg-type] # all that is read of a task
         try:
             return body()
         finally:
-            self.guard.leave()
+            self.interrupter.leave()
 
     def signal(self, meant_for: str | None = TASK_ID) -> None:
         """Send the signal: with a note of ours, or, as others do, without."""
@@ -67,7 +68,7 @@ def _celery_s_handler(*_: Any) -> None:
 def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     """The process; afterwards the signal means what it did."""
     process = Process(tmp_path, monkeypatch)
-    before = signal.signal(SOFT_SIGNAL, process.guard._on_signal)
+    before = signal.signal(SOFT_SIGNAL, process.interrupter._on_signal)
     yield process
     signal.signal(SOFT_SIGNAL, before)
 
