@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .dev.handshake import forget_foreign_brokers
 from .failures import AppNotFound
 
 if TYPE_CHECKING:
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["app_path_near", "import_module", "load_app", "use_broker"]
+__all__ = ["FOREIGN_BROKERS", "app_path_near", "forget_foreign_brokers", "import_module", "load_app", "use_broker"]
+
+FOREIGN_BROKERS: Final = (
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)
+"""Variables that Celery reads before any configuration, so that they would win over what an embedded server says."""
 
 _USUAL_NAMES: Final = ("", ".application", ".app", ".celery", ".celery_app", ".celeryapp")
 """Where the app of a package is usually found, relative to it."""
@@ -80,6 +88,12 @@ def use_broker(app: Celery, broker_url: str) -> None:
         result_backend=None,  # Interlock keeps results; that of production is not to be reached from here
     )
     _forget_connections(app)
+
+
+def forget_foreign_brokers() -> None:
+    """Drop from this process's environment what would lead Celery to another broker than its configuration names."""
+    for name in FOREIGN_BROKERS:
+        os.environ.pop(name, None)
 
 
 def _forget_connections(app: Celery) -> None:

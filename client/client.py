@@ -22,8 +22,8 @@ from interlock.core.operations.controller import WorkflowController
 from interlock.core.plan import PlanSpec
 from interlock.core.queries.history import HistoryReader, read_changes
 from interlock.core.settings import Settings
+from interlock.signals.control.command import Command, parse_command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import Command, parse_command
 from interlock.signals.events.cloud_event import decode
 from interlock.signals.events.redis_connection import check_broker_url
 from interlock.signals.runtime import Runtime

@@ -17,7 +17,8 @@ from interlock.core.fault_points import fault_point
 from interlock.core.json_values import plain_json
 from interlock.signals.broker_errors import BROKER_ERRORS
 from interlock.signals.control.admission import DEEPEST
-from interlock.signals.control.queues import control_queue, error_from, reply_connection, reply_name, reply_queue
+from interlock.signals.control.error_documents import error_from
+from interlock.signals.control.queues import control_queue, reply_connection, reply_name, reply_queue
 from interlock.signals.control.signing import Keyring
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kombu.message import Message
 
     from interlock.core.settings import Settings
-    from interlock.signals.control.queues import Command
+    from interlock.signals.control.command import Command
 
 __all__ = ["ControlLink"]
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Child"]
 
-_GUARD: Final = Path(__file__).with_name("guard.py")
+_WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
 _TAIL_LINES: Final = 30
 _KILL_MARGIN_S: Final = 5.0
 
 
 class Child:
-    """One process of an embedded server, guarded: it ends when this process does, even by SIGKILL.
+    """One process of an embedded server, under a watchdog: it ends when this process does, even by SIGKILL.
 
     Args:
         name: Prefix of its lines.
@@ -46,7 +46,7 @@ class Child:
         on_line: Callable[[str, str], None] | None = None,
     ) -> None:
         self.name = name
-        self._command = [sys.executable, "-I", str(_GUARD), str(grace_s), str(int(stop_signal)), *command]
+        self._command = [sys.executable, "-I", str(_WATCHDOG), str(grace_s), str(int(stop_signal)), *command]
         self._log, self._env, self._grace_s = log, env, grace_s
         self._on_line = on_line
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -55,7 +55,7 @@ class Child:
 
     def start(self) -> None:
         """Start it; its output goes to the log and to `on_line` from now on."""
-        self._process = subprocess.Popen(  # noqa: S603 - our own guard, without a shell
+        self._process = subprocess.Popen(  # noqa: S603 - our own watchdog, without a shell
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -97,7 +97,7 @@ class Child:
                 self._process.stdin.close()
         try:
             self._process.wait(self._grace_s + _KILL_MARGIN_S)
-        except subprocess.TimeoutExpired:  # the guard itself hangs
+        except subprocess.TimeoutExpired:  # the watchdog itself hangs
             self.kill()
         self._finish()
 
@@ -105,7 +105,7 @@ class Child:
         """End it and its whole process group at once."""
         if self._process is None:
             return
-        self._process.terminate()  # the guard answers by killing the group
+        self._process.terminate()  # the watchdog answers by killing the group
         try:
             self._process.wait(_KILL_MARGIN_S)
         except subprocess.TimeoutExpired:

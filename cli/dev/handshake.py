@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from interlock.cli.applications import FOREIGN_BROKERS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BROKER", "QUEUES", "READY_LINE", "USER_APP", "forget_foreign_brokers", "worker_environment"]
+__all__ = ["BROKER", "QUEUES", "READY_LINE", "USER_APP", "worker_environment"]
 
 USER_APP: Final = "INTERLOCK_DEV_APP"
 """Import path of the user's app. `INTERLOCK_APP` is `interlock.cli.dev.devapp`, so that the engine loads that, too."""
@@ -20,13 +22,10 @@ BROKER: Final = "INTERLOCK_BROKER_URL"
 READY_LINE: Final = "\x1einterlock worker ready"
 """What the worker prints, on a line of its own, once it takes tasks."""
 
-# Celery reads them before any configuration, so they would win over what the server says.
-_FOREIGN: Final = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
-
 
 def worker_environment(app: str, database_url: str, broker_url: str, queues: Iterable[str]) -> dict[str, str]:
     """This process's environment, changed so that the worker reaches the embedded servers and no others."""
-    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN_BROKERS}
     search_path = [str(Path.cwd()), environment.get("PYTHONPATH", "")]
     return environment | {
         "INTERLOCK_APP": "interlock.cli.dev.devapp:app",
@@ -38,9 +37,3 @@ def worker_environment(app: str, database_url: str, broker_url: str, queues: Ite
         QUEUES: ",".join(queues),
         USER_APP: app,
     }
-
-
-def forget_foreign_brokers() -> None:
-    """Drop from this process's environment what would lead Celery to another broker than its configuration names."""
-    for name in _FOREIGN:
-        os.environ.pop(name, None)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from interlock.client.control_link import ControlLink
 from interlock.core.errors import CommandTimeout, InterlockError
-from interlock.signals.control.queues import Command
+from interlock.signals.control.command import Command
 from interlock.signals.dispatch.broker_inspection import ask_broker as ask_queues
 from interlock.signals.events.redis_connection import open_redis
 

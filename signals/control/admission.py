@@ -16,14 +16,14 @@ from interlock.core.errors import CommandRefused
 from interlock.core.json_values import MAX_DEPTH
 from interlock.core.names import NAME_PATTERN
 
+from .command import REPLY_PATTERN, may_answer, parse_fields
 from .command_args import read_args
-from .queues import REPLY_PATTERN, may_answer, parse_fields
 from .signing import Keyring
 
 if TYPE_CHECKING:
     from interlock.core.settings import Settings
 
-    from .queues import Command
+    from .command import Command
 
 __all__ = ["DEEPEST", "Admitted", "ControlDoor", "TurnedAway", "read_document"]
 

@@ -19,7 +19,7 @@ from interlock.core.names import NAME_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .queues import Command, Verb
+    from .command import Command, Verb
 
 __all__ = [
     "ARGUMENTS",

@@ -27,8 +27,9 @@ from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.signals.dispatch.broker_inspection import add_broker_facts
 from interlock.signals.events.cloud_event import encode
 
+from .command import READING
 from .command_args import read_args
-from .queues import READING, error_document
+from .error_documents import error_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from interlock.core.database.database import Database
     from interlock.core.settings import Settings
 
+    from .command import Command
     from .command_args import (
         Args,
         CreateArgs,
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
         SettleArgs,
         StepArgs,
     )
-    from .queues import Command
 
 __all__ = ["CommandHandler"]
 

@@ -1,133 +1,33 @@
-"""The control queue's messages: commands, their replies, and the queue they travel on. Both ends import this, neither the other."""
+"""The queues of commands, of dead letters and of replies, and the connections for them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from kombu import Exchange, Queue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
-from interlock.core import errors
-from interlock.core.errors import CommandRefused, InterlockError
-
-from .command_args import Name, Number, Text, faults_of, read_args
+from .command import REPLY_PREFIX
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
 __all__ = [
-    "READING",
-    "REPLY_PATTERN",
-    "Command",
-    "Verb",
     "control_connection",
     "control_queue",
     "dead_letter_queue",
-    "error_document",
-    "error_from",
     "expire_reply",
-    "may_answer",
-    "parse_command",
-    "parse_fields",
     "reply_connection",
     "reply_name",
     "reply_queue",
     "trim_dead_letters",
 ]
 
-REPLY_PATTERN = r"^interlock\.reply\.([A-Za-z0-9_.-]{1,200}:)?[A-Za-z0-9_.-]{1,200}$"
-"""`interlock.reply.NAME`, or `interlock.reply.SESSION:NAME`, which an access list can give to one session alone."""
-READING = frozenset({"replay", "status", "result", "list", "explain"})
-
-_REPLY = "interlock.reply."
-_VISIBILITY_TIMEOUT_S = 30
-_REPLY_EXPIRES_S = 60.0
-_DEAD_KEPT_S = 86_400
-_DEAD_KEPT = 1_000
-_MOST_ARGS = 32
-_MOST_FAULTS = 1_000
-_LONGEST_TEXT = 100_000
-
-
-Verb = Literal[
-    "enqueue",
-    "create",
-    "set_plan",
-    "start",
-    "pause",
-    "resume",
-    "cancel",
-    "approve",
-    "reject",
-    "retry",
-    "settle",
-    "rerun",
-    "dispatch",
-    "replay",
-    "status",
-    "result",
-    "list",
-    "explain",
-]
-
-
-class Command(BaseModel):
-    """A control message.
-
-    `id` makes repetitions harmless; `if_seq` refuses the command if the run has moved since its sender looked. `signed_at`
-    (seconds since 1970) and `signature` are for sessions with a key; see `signing`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-    id: Name
-    command: Verb
-    session_id: Name = "default"
-    workflow_id: Name | None = None
-    actor: Text = Field(default="user", min_length=1, max_length=200)
-    reason: Text | None = Field(default=None, max_length=10_000)
-    args: dict[str, Any] = Field(default_factory=dict, max_length=_MOST_ARGS)
-    if_seq: Number | None = None
-    reply_to: str | None = Field(default=None, pattern=REPLY_PATTERN)
-    signed_at: Number | None = None
-    signature: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-
-    def document(self) -> dict[str, Any]:
-        """The command as JSON; unsigned, it has no fields of signatures."""
-        return self.model_dump(exclude={name for name in ("signed_at", "signature") if getattr(self, name) is None})
-
-    @model_validator(mode="after")
-    def _answers_stay_in_the_session(self) -> Self:
-        # Else one session could have the engine write into the queue of another one, which it may not write itself.
-        if self.reply_to is not None and not may_answer(self.reply_to, self.session_id):
-            raise PydanticCustomError("reply_to", "the reply queue belongs to another session")
-        return self
-
-
-def parse_fields(document: object) -> Command:
-    """Validate a message, its arguments apart.
-
-    Raises:
-        CommandRefused: It is not a command; every fault is named.
-    """
-    try:
-        return Command.model_validate(document)
-    except ValidationError as error:
-        raise CommandRefused("?", f"not a command: {faults_of(error)}", code="invalid") from None
-
-
-def parse_command(document: object) -> Command:
-    """Validate a message with its arguments.
-
-    Raises:
-        CommandRefused: It is not a command, or its arguments are not those of its verb; every fault is named.
-    """
-    command = parse_fields(document)
-    read_args(command)
-    return command
+_VISIBILITY_TIMEOUT_S: Final = 30
+_REPLY_EXPIRES_S: Final = 60.0
+_DEAD_KEPT_S: Final = 86_400
+_DEAD_KEPT: Final = 1_000
 
 
 def control_queue(prefix: str) -> Queue:
@@ -149,15 +49,9 @@ def dead_letter_queue(prefix: str) -> Queue:
     )
 
 
-def may_answer(reply_to: str, session_id: object) -> bool:
-    """Whether a command of this session may ask for its answer there: a queue that names a session is for that one alone."""
-    session, colon, _ = reply_to.removeprefix(_REPLY).partition(":")
-    return not colon or session == session_id
-
-
 def reply_name(session_id: str) -> str:
     """A fresh name for a client's queue of replies."""
-    return f"{_REPLY}{session_id}:{uuid4().hex}"
+    return f"{REPLY_PREFIX}{session_id}:{uuid4().hex}"
 
 
 def reply_queue(name: str, *, expires: bool = True) -> Queue:
@@ -206,32 +100,3 @@ def reply_connection(app: Celery, name: str) -> Connection:
 def _with_own_keys(connection: Connection, prefix: str, **options: Any) -> Connection:
     keys = {f"{name}_key": f"{prefix}.{name}" for name in ("unacked", "unacked_index", "unacked_mutex")}
     return connection.clone(transport_options={**(connection.transport_options or {}), **options, **keys})
-
-
-def error_document(error: InterlockError) -> dict[str, Any]:
-    """An error as a reply carries it; `error_from` makes the same error of it again.
-
-    What is very long is cut: an answer is stored with its command, and a plan may have more faults than bytes.
-    """
-    fields = {
-        name: list(value[:_MOST_FAULTS]) if isinstance(value, list | tuple) else value
-        for name, value in vars(error).items()
-        if isinstance(value, str | int | float | bool | list | tuple | None)
-    }
-    text = str(error)
-    if len(text) > _LONGEST_TEXT:
-        text = f"{text[:_LONGEST_TEXT]}\n  … and more"
-    return {"type": type(error).__name__, "message": text, "fields": fields}
-
-
-def error_from(document: dict[str, Any]) -> InterlockError:
-    """The error that a reply carries, with its typed attributes."""
-    cls = getattr(errors, str(document.get("type")), InterlockError)
-    if not (isinstance(cls, type) and issubclass(cls, InterlockError)):
-        cls = InterlockError
-    error = cls.__new__(cls, str(document.get("message", "")))
-    fields = document.get("fields")
-    for name, value in fields.items() if isinstance(fields, dict) else ():
-        error.__dict__[name] = tuple(value) if isinstance(value, list) else value
-    error.args = (str(document.get("message", "")),)
-    return error

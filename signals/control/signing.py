@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from interlock.core.settings import Settings
 
-    from .queues import Command
+    from .command import Command
 
 __all__ = ["Keyring", "canonical_form"]
 

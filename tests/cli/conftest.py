@@ -152,7 +152,7 @@ class FakeClient:
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeClient:
     """Stands in for every connection that a command opens; the environment says nothing, the folder is empty."""
     fake = FakeClient()
-    for module in ("connection", "run"):
+    for module in ("connection", "commands.run"):
         monkeypatch.setattr(f"interlock.cli.{module}.open_client", lambda *_: fake)
     for name in [name for name in os.environ if name.startswith(("INTERLOCK_", "CELERY_"))]:
         monkeypatch.delenv(name)

@@ -21,8 +21,8 @@ from interlock.core.json_values import plain_json
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 from interlock.signals.control.admission import DEEPEST, Admitted, ControlDoor, TurnedAway
+from interlock.signals.control.command import REPLY_PATTERN, Command
 from interlock.signals.control.command_args import read_args
-from interlock.signals.control.queues import REPLY_PATTERN, Command
 from interlock.signals.control.signing import Keyring
 from interlock.signals.events.cloud_event import UnreadableEvent, decode, encode
 

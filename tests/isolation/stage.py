@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interlock.core import Database
-    from interlock.signals.control.queues import Command
+    from interlock.signals.control.command import Command
 
 OURS: Final = "red"
 THEIRS: Final = "blue"

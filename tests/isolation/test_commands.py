@@ -11,8 +11,8 @@ import pytest
 from interlock import Client
 from interlock.core import open_database
 from interlock.core.errors import InterlockError, RunNotFound
+from interlock.signals.control.command import Verb
 from interlock.signals.control.command_args import WITHOUT_RUN
-from interlock.signals.control.queues import Verb
 from tests.isolation.stage import OURS, PLAN, THEIRS, LocalLink, Stage, told
 
 if TYPE_CHECKING:

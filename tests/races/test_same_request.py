@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from interlock.core.settings import Settings
+from interlock.signals.control.command import Command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import Command
 from tests.core.rows import step
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from interlock.core.errors import CommandRefused, InterlockError
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted
 from interlock.signals.control.admission import Admitted, ControlDoor, TurnedAway
+from interlock.signals.control.error_documents import error_document
 from interlock.signals.control.queues import (
     control_connection,
     control_queue,
     dead_letter_queue,
-    error_document,
     expire_reply,
     trim_dead_letters,
 )

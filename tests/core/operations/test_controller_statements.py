@@ -15,8 +15,8 @@ from interlock.core import StateMachine, WorkflowController
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.settings import Settings
 from interlock.core.sweeper.due_runs import Overdue
+from interlock.signals.control.command import Command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import Command
 from tests.core.rows import Rows, Traffic, step, traffic
 
 if TYPE_CHECKING:

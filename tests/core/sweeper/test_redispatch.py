@@ -15,8 +15,8 @@ from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import QUIET_S, Redispatcher, Unclaimed
 from interlock.core.sweeper.redispatch_rate import Pace
 from interlock.core.sweeper.sweeper import Sweeper, Swept
+from interlock.signals.control.command import parse_command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import parse_command
 from tests.core.rows import Rows, counted, step, steps
 from tests.core.worker_double import WorkerDouble
 

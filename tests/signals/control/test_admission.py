@@ -12,8 +12,10 @@ from interlock.core.errors import InvalidPlan
 from interlock.core.json_values import MAX_DEPTH
 from interlock.core.settings import Settings
 from interlock.signals.control.admission import DEEPEST, Admitted, ControlDoor, TurnedAway
+from interlock.signals.control.command import Verb
 from interlock.signals.control.command_args import ARGUMENTS, WITHOUT_RUN
-from interlock.signals.control.queues import Verb, error_document, error_from, reply_name
+from interlock.signals.control.error_documents import error_document, error_from
+from interlock.signals.control.queues import reply_name
 from interlock.signals.control.signing import Keyring
 
 DOOR = ControlDoor(Settings())

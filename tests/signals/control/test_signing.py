@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from interlock.core.errors import ConfigurationError, SignatureRefused
 from interlock.core.settings import Settings
 from interlock.signals.control.admission import Admitted, ControlDoor, TurnedAway
-from interlock.signals.control.queues import Command, parse_command
+from interlock.signals.control.command import Command, parse_command
 from interlock.signals.control.signing import Keyring
 
 ALPHA, BETA, SHARED, NEXT = ("a" * 40, "b" * 40, "s" * 40, "n" * 40)

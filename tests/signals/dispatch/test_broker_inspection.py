@@ -12,8 +12,8 @@ from interlock import Client, Step, Workflow
 from interlock.core.errors import RunNotFound
 from interlock.core.queries.explain import explain
 from interlock.core.settings import Settings
+from interlock.signals.control.command import parse_command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import parse_command
 from interlock.signals.dispatch.broker_inspection import add_broker_facts
 from tests.celery_worker import CeleryWorker
 

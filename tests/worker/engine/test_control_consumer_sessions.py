@@ -8,8 +8,8 @@ import pytest
 
 from interlock.core import WorkflowController, open_database
 from interlock.core.settings import Settings
+from interlock.signals.control.command import parse_command
 from interlock.signals.control.handler import CommandHandler
-from interlock.signals.control.queues import parse_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from interlock import Step, Workflow
 from interlock.client import control_link
 from interlock.core.errors import RunNotFound, SignatureRefused, UntrustedAnswer
 from interlock.core.settings import Settings
-from interlock.signals.control.queues import Verb, dead_letter_queue, parse_command
+from interlock.signals.control.command import Verb, parse_command
+from interlock.signals.control.queues import dead_letter_queue
 from interlock.signals.control.signing import Keyring
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name

@@ -1,9 +1,8 @@
-"""Runs one command, and ends it when whoever asked for it is gone, however that happened.
+"""Runs one command and ends it when the process that asked for it is gone, even by SIGKILL.
 
-`python -I guard.py GRACE_S SIGNUM COMMAND…`: standard input is a pipe that the asker holds open. When it closes (the asker
-is done, or was killed), the command gets SIGNUM, and SIGKILL with its whole process group `GRACE_S` seconds later. SIGTERM
-to the guard skips the wait. Executed as a file, not imported: it must start in milliseconds, so it knows the standard
-library alone.
+`python -I watchdog.py GRACE_S SIGNUM COMMAND…`: standard input is a pipe that the asker holds open. When it closes, the command
+gets SIGNUM, and `GRACE_S` seconds later SIGKILL with its whole process group. SIGTERM to the watchdog skips the wait. Executed
+as a file and never imported: it must start in milliseconds, so it uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import threading
 _PR_SET_PDEATHSIG = 1
 
 
-def guard(command: list[str], stop_signal: int, grace_s: float) -> int:
+def run(command: list[str], stop_signal: int, grace_s: float) -> int:
     """Run `command` to its end and return its exit code, negative for a signal."""
     # A session of its own: Ctrl-C in the terminal reaches the asker, which then stops things in order.
     child = subprocess.Popen(  # noqa: S603 - the asker names the command
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_die_with_the_guard,  # noqa: PLW1509 - no thread runs yet
+        preexec_fn=_die_with_the_watchdog,  # noqa: PLW1509 - no thread runs yet
     )
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: _kill_group(child.pid))
@@ -55,10 +54,10 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _die_with_the_guard() -> None:
+def _die_with_the_watchdog() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(guard(sys.argv[3:], int(sys.argv[2]), float(sys.argv[1])) % 256)
+    sys.exit(run(sys.argv[3:], int(sys.argv[2]), float(sys.argv[1])) % 256)
