@@ -7,6 +7,7 @@ two comment lines.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +15,13 @@ from . import (
     commands_table,
     doctor_table,
     reliability_tables,
+    rooms_picture,
     settings_table,
     state_machine_page,
     verify_table,
     workflow_schema,
 )
+from .rooms import PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +31,10 @@ __all__ = ["ROOT", "expected", "main", "stale"]
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 _TABLES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
+    "ARCHITECTURE.md": {
+        "rooms of interlock": rooms_picture.render,
+        **{f"rooms of {package}": partial(rooms_picture.render, package) for package in PACKAGES},
+    },
     "README.md": {"commands": commands_table.render, "settings": settings_table.render},
     "docs/doctor.md": {"checks": doctor_table.render},
     "docs/reliability.md": {
