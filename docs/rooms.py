@@ -242,18 +242,22 @@ def _modules(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _imports(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[Arrow]:
     package = name if path.stem == _OWN else name.rpartition(".")[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    guarded = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
+    for node, typing_only in _import_statements(ast.parse(path.read_text(encoding="utf-8"))):
         for target in _targets(node, package, modules):
             if target in modules and target != name:
-                yield Arrow(name, target, node in guarded)
+                yield Arrow(name, target, typing_only)
+
+
+def _import_statements(block: ast.AST, *, typing_only: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """The imports in a block and in the blocks inside it, and whether only type checkers see them."""
+    for node in ast.iter_child_nodes(block):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, typing_only
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from _import_statements(ast.Module(node.body, []), typing_only=True)
+            yield from _import_statements(ast.Module(node.orelse, []), typing_only=typing_only)
+        elif not isinstance(node, ast.expr):
+            yield from _import_statements(node, typing_only=typing_only)
 
 
 def _targets(node: ast.AST, package: str, modules: Mapping[str, Path]) -> Iterator[str]:

@@ -31,6 +31,12 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def house() -> House:
+    """This checkout's packages."""
+    return House(ROOT)
+
+
 def test_a_folder_and_a_file_of_a_package_are_each_a_room(checkout: Path) -> None:
     assert House(checkout).rooms("core").nodes == {"__init__", "top", "middle", "ground", "typed"}
 
@@ -82,10 +88,10 @@ def test_the_command_names_a_circle_and_fails(checkout: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("package", ["", *PACKAGES])
-def test_architecture_says_of_every_room_what_it_is_for(package: str) -> None:
+def test_architecture_says_of_every_room_what_it_is_for(house: House, package: str) -> None:
     """A new room gets a row in the table under its package's picture; one that has gone loses it."""
     name = package or "interlock"
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     section = text.partition(f"<!-- end of rooms of {name} -->")[2].partition("\n#")[0]
     told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", section, re.MULTILINE)
-    assert sorted(told) == sorted(House(ROOT).rooms(package).nodes - {"__init__"})
+    assert sorted(told) == sorted(house.rooms(package).nodes - {"__init__"})
