@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from interlock.core.attempts.run_through import AHEAD, Onward
+from interlock.core.attempts.run_through import RunThroughOffer
+from interlock.core.plan.run_through import NEXT_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class Ride:
 
     Args:
         carrier_id: Celery id of the message that it has.
-        kinds: What it may go on to; see `Onward`.
+        kinds: What it may go on to; see `RunThroughOffer`.
         ahead: What lies behind the step that it begins with, by its plan.
         limit_s: For how long.
         may_go_on: Whether it still may; asked at the end of each step.
@@ -51,16 +52,16 @@ class Ride:
         self._may_go_on = may_go_on
         self._held: tuple[Dispatch, str] | None = None
 
-    def offer(self) -> Onward | None:
+    def offer(self) -> RunThroughOffer | None:
         """The offer to go on behind the body that ends now; None where its time is over, or there is nothing to go on to."""
         if not self._ahead or self._clock() >= self._until or not self._may_go_on():
             return None
-        return Onward(self._carrier_id, uuid4().hex, self._ahead)
+        return RunThroughOffer(self._carrier_id, uuid4().hex, self._ahead)
 
-    def hold(self, dispatch: Dispatch, onward: Onward) -> None:
+    def hold(self, dispatch: Dispatch, onward: RunThroughOffer) -> None:
         """The offer was taken up: this process holds that attempt."""
         self._held = dispatch, onward.token
-        self._ahead = self._kinds & frozenset(dispatch.spec.get(AHEAD, ()))
+        self._ahead = self._kinds & frozenset(dispatch.spec.get(NEXT_KINDS, ()))
 
     def take(self) -> tuple[Dispatch, str] | None:
         """The attempt to go on with and the token of its claim, once."""

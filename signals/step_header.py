@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from interlock.core.attempts.run_through import AHEAD
+from interlock.core.plan.run_through import NEXT_KINDS
 
 if TYPE_CHECKING:
     from interlock.core.events import Dispatch
@@ -48,14 +48,14 @@ def header_of(dispatch: Dispatch) -> dict[str, Any]:
         "key": dispatch.key,
         "attempt": dispatch.attempt,
     }
-    if AHEAD in dispatch.spec:
-        value[AHEAD] = dispatch.spec[AHEAD]
+    if NEXT_KINDS in dispatch.spec:
+        value[NEXT_KINDS] = dispatch.spec[NEXT_KINDS]
     return value
 
 
 def kinds_ahead(header: Any) -> frozenset[str]:
     """What kinds of steps behind this one its process may go on to, as far as a message says so."""
-    kinds = header.get(AHEAD) if isinstance(header, dict) else None
+    kinds = header.get(NEXT_KINDS) if isinstance(header, dict) else None
     return frozenset(kind for kind in kinds if isinstance(kind, str)) if isinstance(kinds, list) else frozenset()
 
 

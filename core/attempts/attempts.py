@@ -17,18 +17,19 @@ from sqlalchemy import update
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
 from interlock.core.events import Effects
+from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, first_attempt_id
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.readiness import Hearing, hear
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration.flow import ENGINE, Flow
-from interlock.core.orchestration.new_attempts import DISPATCH_COLUMNS, dispatch
+from interlock.core.orchestration.new_attempts import dispatch
 
 from .claims import AttemptRef, Claim, is_held_by, read_attempt, take
 from .external_revokes import apply_external_revoke
 from .fast_path import HotPath
 from .outcomes import Failure, record_failure
-from .run_through import carried_attempt, live_carried, taken_before, to_go_on_with
+from .run_through import claimable_next, live_carried, previously_claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from interlock.core.events import Dispatch
     from interlock.core.settings import Settings
 
-    from .run_through import Onward
+    from .run_through import RunThroughOffer
 
 __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 
@@ -101,24 +102,26 @@ class Attempts:
         """Record the attempt's result, a JSON value, and everything that follows."""
         return self.complete_and_go_on(ref, result, None)[0]
 
-    def complete_and_go_on(self, ref: AttemptRef, result: Any, onward: Onward | None) -> tuple[Report, Dispatch | None]:
+    def complete_and_go_on(
+        self, ref: AttemptRef, result: Any, offer: RunThroughOffer | None
+    ) -> tuple[Report, Dispatch | None]:
         """Record the attempt's result, and in the same transaction claim what it makes ready, where it may be taken along.
 
         Args:
             ref: The attempt that has ended.
             result: A JSON value.
-            onward: The process's offer to go on; None where it would not.
+            offer: The process's offer to go on; None where it would not.
 
         Returns:
             What became of the report, and the step that the process holds now; None where it holds none.
         """
-        return self.begin_completion(ref, result, onward)()
+        return self.begin_completion(ref, result, offer)()
 
     def begin_completion(
-        self, ref: AttemptRef, result: Any, onward: Onward | None
+        self, ref: AttemptRef, result: Any, offer: RunThroughOffer | None
     ) -> Callable[[], tuple[Report, Dispatch | None]]:
         """Begin what `complete_and_go_on` does; what is returned ends it, and is to be called in any case and once."""
-        asked = self._hot_path.send_completion(ref, result, onward)
+        asked = self._hot_path.send_completion(ref, result, offer)
 
         def completed() -> tuple[Report, Dispatch | None]:
             recorded = None if asked is None else asked()
@@ -126,7 +129,7 @@ class Attempts:
                 self._database.deliver(recorded.effects, self._database.emitter)
                 return Report.RECORDED, recorded.taken
             return self._database.transact(
-                lambda connection, effects: self._complete(connection, effects, ref, result, onward),
+                lambda connection, effects: self._complete(connection, effects, ref, result, offer),
                 "complete",
                 ref.task_id,
             )
@@ -200,7 +203,7 @@ class Attempts:
         return self._database.transact(work, "revoke", ref.task_id)
 
     def _complete(
-        self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any, onward: Onward | None
+        self, connection: Connection, effects: Effects, ref: AttemptRef, result: Any, offer: RunThroughOffer | None
     ) -> tuple[Report, Dispatch | None]:
         unit = self._lock(connection, effects, ref)
         row = read_attempt(connection, ref.step_id)
@@ -219,23 +222,23 @@ class Attempts:
             )
             Flow(unit, self._settings).complete_step(row.id, result, cause)
             # An attempt that was told to stop was to give its process back.
-            taken = self._go_on(unit, ref, cause.actor, onward) if holds else None
+            taken = self._go_on(unit, ref, cause.actor, offer) if holds else None
             unit.finish()
             return Report.RECORDED, taken
         if heard is Hearing.LET_GO:
             _released(connection, row.id)
         report = _stale(ref, row, StepState.COMPLETED)
-        again = onward is not None and report is Report.REPEATED  # the answer to this very offer was lost
-        return report, taken_before(unit, onward) if again and onward is not None else None
+        again = offer is not None and report is Report.REPEATED  # the answer to this very offer was lost
+        return report, previously_claimed(unit, offer) if again and offer is not None else None
 
-    def _go_on(self, unit: UnitOfWork, ref: AttemptRef, worker: str, onward: Onward | None) -> Dispatch | None:
+    def _go_on(self, unit: UnitOfWork, ref: AttemptRef, worker: str, offer: RunThroughOffer | None) -> Dispatch | None:
         """Claim the attempt that a completion has made due, instead of sending it, for the process that has completed."""
-        due = to_go_on_with(unit, onward)
-        if due is None or onward is None:
+        due = claimable_next(unit, offer)
+        if due is None or offer is None:
             return None
-        next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, onward.token)
-        cause = Cause(worker, "claimed", {"carrier": onward.carrier_id})
-        if not take(unit, self._settings, next_one, cause, carrier_id=onward.carrier_id).granted:
+        next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, offer.token)
+        cause = Cause(worker, "claimed", {"carrier": offer.carrier_id})
+        if not take(unit, self._settings, next_one, cause, carrier_id=offer.carrier_id).granted:
             return None
         unit.effects.dispatches.remove(due)
         return due
@@ -255,7 +258,7 @@ class Attempts:
             self._lock(connection, effects, ref)
             step_ids = live_carried(connection, ref.run_id, ref.task_id)
             for step_id in step_ids:
-                carried = AttemptRef(ref.run_id, step_id, carried_attempt(step_id))
+                carried = AttemptRef(ref.run_id, step_id, first_attempt_id(step_id))
                 self.fail_within(connection, effects, carried, failure)
             return bool(step_ids)
 

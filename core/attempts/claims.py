@@ -9,10 +9,9 @@ from sqlalchemy import Float, bindparam, cast, func, select, update
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
+from interlock.core.machine.attempt_columns import first_attempt_id
 from interlock.core.machine.step_transition import StepMove
 from interlock.core.model.states import StepState
-
-from .run_through import carried_attempt
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Update
@@ -121,7 +120,7 @@ def take(unit: UnitOfWork, settings: Settings, ref: AttemptRef, cause: Cause, ca
     def at_first() -> bool:
         return bool(unit.make(first, cause, **parameters))
 
-    is_first = ref.task_id == carried_attempt(ref.step_id)
+    is_first = ref.task_id == first_attempt_id(ref.step_id)
     if not ((at_first() or again()) if is_first else (again() or at_first())):
         return _why_not(unit.connection, ref)
     return Claim(granted=True)

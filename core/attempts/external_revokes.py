@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
+from interlock.core.machine.attempt_columns import ENDED, RELEASED
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration.flow import Flow
-from interlock.core.orchestration.new_attempts import CLEARED, LET_GO
 from interlock.core.plan import OnExternalRevoke
 
 from .outcomes import retry_now
@@ -50,7 +50,7 @@ def apply_external_revoke(
         return  # nothing starts now; what the resume sends is discarded for its burnt id, and comes back here
     cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
     here = _steps.c.id == row.id
-    released = CLEARED if ended else LET_GO
+    released = ENDED if ended else RELEASED
     flow = Flow(unit, settings)
     if policy is OnExternalRevoke.CANCEL:
         unit.move_steps(StepState.CANCELLED, cause, here, **released, completed_at=clock())

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from interlock.core.events import STATE_CHANGING, Dispatch, Effects, StateChange
 from interlock.core.fault_points import fault_point
+from interlock.core.machine.attempt_columns import first_attempt_id
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.guard_rules import rules_of
 from interlock.core.model.states import StepState, WorkflowState
@@ -21,7 +23,6 @@ from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
 
 from .fast_path_sql import CLAIM, COMPLETE, COMPLETE_AND_CLAIM, END
-from .run_through import array_of, carried_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from interlock.core.settings import Settings
 
     from .claims import AttemptRef
-    from .run_through import Onward
+    from .run_through import RunThroughOffer
 
 __all__ = ["Completed", "HotPath"]
 
@@ -70,7 +71,7 @@ class HotPath:
         Raises:
             DBAPIError: The connection was lost, and whether the claim is stored is not known. What is returned raises it too.
         """
-        is_first = ref.task_id == carried_attempt(
+        is_first = ref.task_id == first_attempt_id(
             ref.step_id
         )  # a later one runs since it was made, and is never found here
         if ref.token is None or not is_first or not self._is_open() or rules_of(self._database.engine).on_starts:
@@ -93,7 +94,7 @@ class HotPath:
         return claimed
 
     def send_completion(
-        self, ref: AttemptRef, result: Any, onward: Onward | None = None
+        self, ref: AttemptRef, result: Any, onward: RunThroughOffer | None = None
     ) -> Callable[[], Completed | None] | None:
         """Have a result recorded, and what it makes ready started or the run ended.
 
@@ -115,7 +116,7 @@ class HotPath:
         parameters = [*_identity(ref), document, self._redispatch_s]
         if onward is not None and not rules_of(self._database.engine).on_starts:
             fault_point("runthrough.commit", ref.task_id)
-            offer = onward.carrier_id.encode(), array_of(onward.kinds), onward.token.encode(), self._lease_s
+            offer = onward.carrier_id.encode(), _array_of(onward.kinds), onward.token.encode(), self._lease_s
             answer = self._database.send_prepared("complete and claim", COMPLETE_AND_CLAIM, [*parameters, *offer])
         else:
             answer = self._database.send_prepared("complete", COMPLETE, parameters)
@@ -146,7 +147,7 @@ class HotPath:
         run = replace(run, entity_type=WORKFLOW_TABLE.entity_type, entity_id=ref.run_id, step_key=None, attempt=None)
         return Completed(Effects(changes=[step, run]))
 
-    def _completed(self, ref: AttemptRef, rows: list[list[bytes | None]], onward: Onward | None) -> Completed:
+    def _completed(self, ref: AttemptRef, rows: list[list[bytes | None]], onward: RunThroughOffer | None) -> Completed:
         worker = _text(rows[0][6])
         cause = Cause(worker, "completed", {"task_id": ref.task_id})
         change = _change((ref.run_id, ref.step_id), rows[0], StepState.RUNNING, StepState.COMPLETED, cause)
@@ -174,6 +175,13 @@ class HotPath:
 def _is_claimed(row: Sequence[bytes | None]) -> bool:
     """Whether the step of a row is one that an offer has claimed."""
     return len(row) > _CLAIMED_AT and row[_CLAIMED_AT] is not None
+
+
+@lru_cache(maxsize=100)
+def _array_of(kinds: frozenset[str]) -> bytes:
+    """Texts as PostgreSQL reads an array; made once, since a process offers the same at every step."""
+    quoted = (kind.replace("\\", "\\\\").replace('"', '\\"') for kind in sorted(kinds))
+    return ("{" + ",".join(f'"{kind}"' for kind in quoted) + "}").encode()
 
 
 def _identity(ref: AttemptRef) -> tuple[bytes, bytes, bytes, bytes]:

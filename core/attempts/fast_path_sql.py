@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from interlock.core.machine.attempt_columns import FIRST_ATTEMPT
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration.dependency_counts import UNSETTLED
 from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
-
-from .run_through import KIND_SEPARATOR, NOT_CARRIED
+from interlock.core.plan.run_through import KIND_SEPARATOR, NOT_CARRIED
 
 __all__ = ["CLAIM", "COMPLETE", "COMPLETE_AND_CLAIM", "END"]
 
@@ -135,7 +135,7 @@ WITH dependents AS MATERIALIZED (
     UPDATE workflow_steps d
     SET open_deps = d.open_deps - 1,
         attempt = CASE WHEN d.open_deps = 1 THEN 1 ELSE 0 END,
-        task_id = CASE WHEN d.open_deps = 1 THEN d.id::text || '.1' END,
+        task_id = CASE WHEN d.open_deps = 1 THEN d.id::text || '{FIRST_ATTEMPT}' END,
         dispatches = CASE WHEN d.open_deps = 1 THEN 1 ELSE 0 END,
         dispatch_check_at = CASE WHEN d.open_deps = 1 AND NOT coalesce({taken}, false)
             THEN clock_timestamp() + $6::float * INTERVAL '1 second' END{started}

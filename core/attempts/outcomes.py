@@ -11,12 +11,13 @@ from sqlalchemy import Float, bindparam, cast
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.json_values import storable_text
+from interlock.core.machine.attempt_columns import ENDED
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.step_transition import StepMove
 from interlock.core.model.retry import Retry, RetryPolicy, Tally, decide
 from interlock.core.model.states import StepState
 from interlock.core.orchestration.flow import ENGINE, Flow
-from interlock.core.orchestration.new_attempts import CLEARED, begin_attempts_of
+from interlock.core.orchestration.new_attempts import begin_attempts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ class Failure:
 def _failing(*, again: bool, overridden: bool) -> StepMove:
     """How a step fails: for good or to be tried `again`, and with other arguments then where its task has `overridden` them."""
     values = {
-        **CLEARED,
+        **ENDED,
         "failures": bindparam("counted_failures"),
         "losses": bindparam("counted_losses"),
         "celery_retries": bindparam("counted_retries"),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import JSON, and_, or_, select, update
 
 from interlock.core.database.tables import ApprovalRequest, WorkflowStep, table_of_model
+from interlock.core.machine.attempt_columns import ENDED
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration import approvals
 from interlock.core.orchestration.flow import Flow
-from interlock.core.orchestration.new_attempts import CLEARED
 
 from .leases import renew_leases
 
@@ -93,7 +93,7 @@ class Bodies:
                 return False
             flow = Flow(unit, self._settings)
             cause = Cause(held.claimed_by, spec.get("prompt") or "asks for an approval", {"task_id": ref.task_id})
-            approvals.ask(flow, [ref.step_id], cause, spec, **CLEARED)
+            approvals.ask(flow, [ref.step_id], cause, spec, **ENDED)
             flow.refill()  # while it waits, it holds no place
             flow.finish_run()
             unit.finish()

@@ -13,8 +13,8 @@ from interlock.core.database.types import clock
 from interlock.core.errors import EntityNotFound, RunNotFound, StateMachineError
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import WORKFLOW_TABLE, table_of
-from interlock.core.orchestration.new_attempts import CLEARED, LET_GO
 
+from .attempt_columns import ENDED, RELEASED
 from .cause import Cause
 from .unit_of_work import UnitOfWork
 
@@ -205,4 +205,4 @@ def _step_times(target: StepState) -> dict[str, Any]:
     if target is StepState.RUNNING:
         return {"started_at": clock(), "completed_at": None}
     # Timers that outlive what they time would keep the sweeper busy for ever.
-    return {**CLEARED, "completed_at": clock()} if target in _TERMINAL_STEPS else LET_GO
+    return {**ENDED, "completed_at": clock()} if target in _TERMINAL_STEPS else RELEASED

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
-from interlock.core.attempts.run_through import AHEAD
 from interlock.core.database.tables import StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused
@@ -15,6 +14,7 @@ from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration.flow import Flow
 from interlock.core.plan import PlanSpec
+from interlock.core.plan.run_through import NEXT_KINDS
 
 from .run_operations import NewRun, begin_run, insert_run, store_plan
 
@@ -96,7 +96,7 @@ def stored_plan(connection: Connection, run_id: str) -> PlanSpec:
         {**(row.spec or {}), "key": row.key, "task": row.task, "after": after.get(row.id, [])} for row in rows
     ]
     for step in steps:
-        step.pop(AHEAD, None)  # the plan says it in other words
+        step.pop(NEXT_KINDS, None)  # the plan says it in other words
     return PlanSpec.model_validate({**head, "steps": steps})
 
 

@@ -12,7 +12,6 @@ from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from interlock.core.attempts.outcomes import apply_late
-from interlock.core.attempts.run_through import AHEAD, kinds_ahead
 from interlock.core.database.tables import ApprovalRequest, WorkflowRun, WorkflowStep, new_id, table_of_model
 from interlock.core.database.types import clock, seconds_after, seconds_between
 from interlock.core.errors import CommandRefused, TransitionNotAllowed
@@ -24,6 +23,7 @@ from interlock.core.model.transitions import WORKFLOW_TABLE
 from interlock.core.orchestration import approvals
 from interlock.core.orchestration.flow import PAUSE_MODES, Flow, check_mode
 from interlock.core.orchestration.new_attempts import begin_attempts, redispatch_pending
+from interlock.core.plan.run_through import NEXT_KINDS, kinds_ahead
 
 from .step_operations import apply_intent, reopen_intended
 
@@ -128,7 +128,7 @@ def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
         for step in plan.steps
     }
     for key, kinds in kinds_ahead(plan, specs).items():
-        specs[key][AHEAD] = kinds
+        specs[key][NEXT_KINDS] = kinds
     unit.add_steps(
         [
             NewStep(

@@ -13,13 +13,14 @@ from interlock.core.attempts.outcomes import apply_late, retry_now
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused, EntityNotFound, TransitionNotAllowed
+from interlock.core.machine.attempt_columns import RELEASED
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration import approvals
 from interlock.core.orchestration.dependency_counts import recount
 from interlock.core.orchestration.flow import Flow, check_mode
-from interlock.core.orchestration.new_attempts import LET_GO, begin_attempts
+from interlock.core.orchestration.new_attempts import begin_attempts
 from interlock.core.orchestration.parallel_limits import Places
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def pause_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause, mod
         unit.connection.execute(here.values(paused_by=cause.actor, pause_mode=mode))
         return
     _require_live(unit, "pause")
-    unit.move_step(row.id, StepState.PAUSED, cause, **LET_GO, paused_by=cause.actor, pause_mode=mode)
+    unit.move_step(row.id, StepState.PAUSED, cause, **RELEASED, paused_by=cause.actor, pause_mode=mode)
     if mode != "drain":
         flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
     flow.finish_run()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, and_, bindparam, exists, func, or_, select, update
 
-from interlock.core.attempts.run_through import carrier_of_drain
 from interlock.core.database.tables import ApprovalRequest, WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused, ExpressionError
 from interlock.core.events import Interrupt
+from interlock.core.machine.attempt_columns import ENDED, RELEASED, carrier_of_drain
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.step_transition import StepMove
 from interlock.core.model.readiness import DependencyCounts, Readiness, readiness
@@ -24,7 +24,7 @@ from interlock.core.plan.expressions import truthy
 from . import approvals
 from . import mapped_steps as mapping
 from .dependency_counts import IS_OPEN, UNSETTLED, count_down, count_open, recount
-from .new_attempts import CLEARED, LET_GO, begin_attempts, begin_first_attempts
+from .new_attempts import begin_attempts, begin_first_attempts
 from .parallel_limits import Places, ready_rows
 from .step_context import step_context
 
@@ -69,7 +69,7 @@ def check_mode(mode: str) -> None:
 _COMPLETE = StepMove(
     StepState.COMPLETED,
     _steps.c.id == bindparam("of_step"),
-    **CLEARED,
+    **ENDED,
     result=bindparam("returned"),
     error=None,
     late=None,
@@ -325,7 +325,7 @@ class Flow:
 
     def _move_to_failed(self, step_id: str, message: str) -> None:
         cause = Cause(ENGINE, message)
-        values = {**CLEARED, "error": message, "completed_at": clock()}
+        values = {**ENDED, "error": message, "completed_at": clock()}
         self.unit.move_steps(StepState.FAILED, cause, _steps.c.id == step_id, **values)
 
     def step_failed(self, step_id: str, message: str) -> None:
@@ -360,7 +360,7 @@ class Flow:
             StepState.CANCELLED,
             cause,
             _steps.c.status.in_([state.value for state in UNSETTLED]),
-            **LET_GO,
+            **RELEASED,
             completed_at=clock(),
         )
         # A failed step whose retry will never come keeps its state, but must not fall due.
@@ -401,7 +401,7 @@ class Flow:
             paused_by=paused_by,
             paused_at=clock(),
         )
-        self.unit.move_steps(StepState.PAUSED, cause, _steps.c.status == StepState.RUNNING.value, **LET_GO)
+        self.unit.move_steps(StepState.PAUSED, cause, _steps.c.status == StepState.RUNNING.value, **RELEASED)
         self.unit.connection.execute(
             update(_steps)
             .where(

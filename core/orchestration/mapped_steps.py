@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
-from interlock.core.attempts.run_through import AHEAD
 from interlock.core.database.bulk_insert import insert_rows
 from interlock.core.database.tables import StepDependency, WorkflowStep, new_id, table_of_model
 from interlock.core.database.types import clock
@@ -19,6 +18,7 @@ from interlock.core.json_values import json_size
 from interlock.core.model.states import StepState
 from interlock.core.names import check_name
 from interlock.core.plan.expressions import evaluate
+from interlock.core.plan.run_through import NEXT_KINDS
 
 from .step_context import step_context
 
@@ -37,7 +37,7 @@ _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 
 # What the children do not inherit: it was the mapped step's own business.
-_PARENTS_OWN = ("map", "when", "approval", "trigger", AHEAD)
+_PARENTS_OWN = ("map", "when", "approval", "trigger", NEXT_KINDS)
 
 
 def items_of(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]]) -> list[Any]:

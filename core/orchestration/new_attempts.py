@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, String, bindparam, case, cast, func, literal, update
+from sqlalchemy import Float, String, bindparam, case, cast, literal, update
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
-from interlock.core.events import Dispatch
+from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, NO_CLAIM, dispatch_of, first_attempt_id
 from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
@@ -21,64 +21,13 @@ if TYPE_CHECKING:
     from interlock.core.machine.unit_of_work import UnitOfWork
     from interlock.core.settings import Settings
 
-__all__ = [
-    "CLEARED",
-    "DISPATCH_COLUMNS",
-    "LET_GO",
-    "begin_attempts",
-    "begin_attempts_of",
-    "begin_first_attempts",
-    "dispatch",
-    "dispatch_of",
-    "redispatch_pending",
-]
+__all__ = ["begin_attempts", "begin_attempts_of", "begin_first_attempts", "dispatch", "redispatch_pending"]
 
 _CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
 _steps = table_of_model(WorkflowStep)
 
 _DRAINING = _steps.c.drain_until > clock()
-
-#: What `dispatch` needs of a step.
-DISPATCH_COLUMNS = (
-    _steps.c.id,
-    _steps.c.key,
-    _steps.c.position,
-    _steps.c.task,
-    _steps.c.task_id,
-    _steps.c.attempt,
-    _steps.c.celery_retries,
-    _steps.c.spec,
-    _steps.c.override,
-    _steps.c.drain_token,
-)
-
-# No claim, and nothing that a claim or a failure had set a time for.
-_UNHELD: dict[str, Any] = {
-    "claim_token": None,
-    "claimed_by": None,
-    "claimed_at": None,
-    "lease_until": None,
-    "timeout_at": None,
-    "retry_at": None,
-}
-
-#: Columns to write when a step stops running: its claim becomes a draining one, and every timer stops.
-LET_GO: dict[str, Any] = {
-    "drain_task_id": case((_steps.c.claim_token.is_not(None), _steps.c.task_id), else_=_steps.c.drain_task_id),
-    "drain_token": func.coalesce(_steps.c.claim_token, _steps.c.drain_token),
-    "drain_until": func.coalesce(_steps.c.lease_until, _steps.c.drain_until),
-    **_UNHELD,
-    "dispatch_check_at": None,
-}
-
-#: The same for a step whose attempt has ended: nothing is left to drain.
-CLEARED: dict[str, Any] = {
-    **LET_GO,
-    "drain_task_id": None,
-    "drain_token": None,
-    "drain_until": None,
-}
 
 
 def _new_attempt() -> dict[str, Any]:
@@ -87,7 +36,7 @@ def _new_attempt() -> dict[str, Any]:
     return {
         "attempt": attempt,
         "task_id": cast(_steps.c.id, String) + literal(".") + cast(attempt, String),
-        **_UNHELD,
+        **NO_CLAIM,
         "dispatches": 1,
         "dispatch_check_at": case(
             (_DRAINING, _steps.c.drain_until),
@@ -130,7 +79,7 @@ def begin_first_attempts(unit: UnitOfWork, settings: Settings, step_ids: Sequenc
         beginning = [new[step_id] for step_id in step_ids]
         for step in beginning:
             step.attempt = step.dispatches = 1
-            step.task_id = f"{step.id}.1"
+            step.task_id = first_attempt_id(step.id)
             step.dispatch_check_at = settings.redispatch_s
         dispatch(unit, beginning)
         return
@@ -163,19 +112,3 @@ def dispatch(unit: UnitOfWork, rows: Iterable[Row[*tuple[Any, ...]] | NewStep]) 
         for row in sorted(rows, key=lambda row: row.position)
         if row.drain_token is None
     ]
-
-
-def dispatch_of(row: Row[*tuple[Any, ...]] | NewStep, run_id: str, session_id: str) -> Dispatch:
-    """The dispatch of a step's current attempt, from a row with `DISPATCH_COLUMNS`."""
-    return Dispatch(
-        run_id=run_id,
-        session_id=session_id,
-        step_id=row.id,
-        key=row.key,
-        task=row.task,
-        task_id=row.task_id,
-        attempt=row.attempt,
-        celery_retries=row.celery_retries,
-        spec=row.spec or {},
-        override=row.override,
-    )

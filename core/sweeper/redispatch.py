@@ -14,8 +14,8 @@ from sqlalchemy import and_, case, exists, literal, or_, select, update
 
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
+from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, dispatch_of
 from interlock.core.model.states import StepState, WorkflowState
-from interlock.core.orchestration.new_attempts import DISPATCH_COLUMNS, dispatch_of
 
 from .redispatch_rate import Pace
 

@@ -11,7 +11,7 @@ from interlock.core.attempts.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from interlock.core import Database, StateChange
-    from interlock.core.attempts.run_through import Onward
+    from interlock.core.attempts.run_through import RunThroughOffer
     from interlock.core.events import Dispatch, Effects, Interrupt
     from interlock.core.settings import Settings
 
@@ -69,7 +69,7 @@ class WorkerDouble:
         """Report the result of a held attempt."""
         return self.attempts.complete(self.held.pop(key), result)
 
-    def go_on(self, key: str, onward: Onward, result: object = None) -> str | None:
+    def go_on(self, key: str, onward: RunThroughOffer, result: object = None) -> str | None:
         """Report the result of a held attempt and offer to go on; returns the key of the step that is held now."""
         _, taken = self.attempts.complete_and_go_on(self.held.pop(key), result, onward)
         if taken is None:

@@ -19,7 +19,7 @@ from celery.utils.imports import symbol_by_name
 
 from interlock.core.attempts.attempts import AttemptRef, Claim
 from interlock.core.attempts.outcomes import Failure
-from interlock.core.attempts.run_through import kind_of
+from interlock.core.plan.run_through import kind_of
 from interlock.signals.dispatch.dispatcher import ArgumentsRefused, render_arguments
 from interlock.signals.run_through import Ride
 from interlock.signals.runtime import runtime_of

@@ -15,8 +15,9 @@ from sqlalchemy import event
 from interlock.core import TransitionVetoed, WorkflowController
 from interlock.core.attempts.attempts import AttemptRef, Report
 from interlock.core.attempts.fast_path import HotPath
-from interlock.core.attempts.run_through import Onward, kind_of
+from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.database.tables import WorkflowStep
+from interlock.core.plan.run_through import kind_of
 from interlock.core.settings import Settings
 from tests.core.checker import check
 from tests.core.rows import Rows, counted, forget_everything, step
@@ -107,7 +108,9 @@ def _play(
         if ran % 3 == 0 and worker.held[key].task_id.endswith(".1"):
             worker.fail(key)
         elif through is not None and ran % 2:
-            worker.go_on(key, Onward(f"carrier-{ran}", f"token-{ran}", through.kinds), {"of": key, "text": "ü"})
+            worker.go_on(
+                key, RunThroughOffer(f"carrier-{ran}", f"token-{ran}", through.kinds), {"of": key, "text": "ü"}
+            )
         else:
             worker.complete(key, {"of": key, "text": "ü"})
         dispatched.append(sorted((d.key, d.task, d.attempt) for d in worker.queue))

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from interlock.core import WorkflowController, open_database
 from interlock.core.attempts.attempts import AttemptRef
 from interlock.core.attempts.fast_path import HotPath
-from interlock.core.attempts.run_through import Onward, kind_of
+from interlock.core.attempts.run_through import RunThroughOffer
+from interlock.core.plan.run_through import kind_of
 from interlock.core.settings import Settings
 from tests.core.rows import step
 from tests.core.worker_double import WorkerDouble
@@ -56,7 +57,9 @@ def _through(worker: WorkerDouble, *, offers: bool) -> int:
     """Run a chain that is queued to its end, but for its last two steps; how many steps it ran."""
     ref = worker.claim(KEYS[0])
     for key in KEYS[1:-1]:
-        onward = Onward(ref.task_id, uuid4().hex, frozenset({kind_of(f"tasks.{key}", None)})) if offers else None
+        onward = (
+            RunThroughOffer(ref.task_id, uuid4().hex, frozenset({kind_of(f"tasks.{key}", None)})) if offers else None
+        )
         _, taken = worker.attempts.complete_and_go_on(ref, None, onward)
         if onward is None:
             ref = worker.claim(key)

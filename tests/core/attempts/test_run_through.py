@@ -14,8 +14,9 @@ from interlock.core.attempts.fast_path import HotPath
 from interlock.core.attempts.fast_path_sql import TURN
 from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
-from interlock.core.attempts.run_through import AHEAD, Onward, kind_of
+from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.fault_points import FaultInjected, FaultRule, injected
+from interlock.core.plan.run_through import NEXT_KINDS, kind_of
 from tests.core.rows import Rows, counted, forget_everything, step
 from tests.servers import wait_until
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 CHAIN = [step("a"), step("b", "a"), step("c", "b"), step("d", "c")]
 KINDS = frozenset(kind_of(f"tasks.{key}", queue) for key in "abcd" for queue in (None, "q"))
-ONWARD = Onward("a-message", "the-token", KINDS)
+ONWARD = RunThroughOffer("a-message", "the-token", KINDS)
 THROUGH = {"run_through": True}
 
 
@@ -249,7 +250,7 @@ def test_when_the_carrier_ends_the_carried_step_is_lost_and_not_the_first_one(
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
     step_id, task_id = rows.step(run_id, "a").id, rows.step(run_id, "a").task_id
-    worker.go_on("a", Onward(task_id, "token", KINDS))
+    worker.go_on("a", RunThroughOffer(task_id, "token", KINDS))
     ref = AttemptRef(run_id, step_id, task_id)
     assert worker.attempts.carrier_ended(ref, Failure("worker_lost", "SIGKILL"))
     assert rows.states(run_id) == {"a": "completed", "b": "failed", "c": "pending", "d": "pending"}
@@ -311,7 +312,7 @@ def test_what_a_sibling_has_made_ready_during_the_wait_for_the_run_is_sent_and_n
 @pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("onward", [None, ONWARD], ids=["no offer", "an offer"])
 def test_a_step_whose_other_predecessor_failed_during_the_wait_for_the_run_does_not_start(
-    controller: WorkflowController, worker: WorkerDouble, rows: Rows, database: Database, onward: Onward | None
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, database: Database, onward: RunThroughOffer | None
 ) -> None:
     """The statement saw no failure; but who records one skips what it decides in the same transaction, so it is pending no more."""
     run_id = _enqueue(controller, step("x"), step("y", on_failure="continue"), step("a", "x y"), step("z"), **THROUGH)
@@ -368,22 +369,22 @@ def test_a_step_names_the_kinds_behind_it_that_may_be_gone_on_to_and_no_others(
         *(step("e", "d", run_through=False), step("m", "d", map="`[1]`")),
     ]
     run_id = _enqueue(controller, *plan, **THROUGH)
-    named = {key: rows.step(run_id, key).spec.get(AHEAD) for key in "abcdem"}
+    named = {key: rows.step(run_id, key).spec.get(NEXT_KINDS) for key in "abcdem"}
     assert named == {
         **dict.fromkeys("cdem"),
         "a": sorted([kind_of("tasks.b", "q"), kind_of("tasks.d", None)]),
         "b": [kind_of("tasks.d", None)],
     }
     without = _enqueue(controller, *CHAIN)
-    assert not any(AHEAD in rows.step(without, key).spec for key in "abcd")
+    assert not any(NEXT_KINDS in rows.step(without, key).spec for key in "abcd")
 
 
 def test_a_run_that_runs_through_is_run_again_and_its_items_name_nothing(
     controller: WorkflowController, worker: WorkerDouble, rows: Rows
 ) -> None:
     run_id = _enqueue(controller, step("a", map="`[1]`"), step("b", "a"), **THROUGH)
-    assert rows.step(run_id, "a").spec[AHEAD] == [kind_of("tasks.b", None)]
-    assert AHEAD not in rows.step(run_id, "a.0").spec
+    assert rows.step(run_id, "a").spec[NEXT_KINDS] == [kind_of("tasks.b", None)]
+    assert NEXT_KINDS not in rows.step(run_id, "a.0").spec
     controller.cancel_workflow(run_id)
     again = controller.rerun_workflow(run_id)
     assert rows.step(again, "a").spec == rows.step(run_id, "a").spec

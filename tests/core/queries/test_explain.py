@@ -8,10 +8,11 @@ import pytest
 
 from interlock.core import GuardContext, WorkflowController, guard
 from interlock.core.attempts.outcomes import Failure
-from interlock.core.attempts.run_through import Onward, kind_of
+from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.database.types import seconds_after
 from interlock.core.errors import RunNotFound
 from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rules
+from interlock.core.plan.run_through import kind_of
 from interlock.core.queries.explain import explain
 from tests.core.rows import counted, step, steps
 
@@ -194,7 +195,7 @@ def test_a_step_that_a_process_came_to_without_a_message_says_on_which_it_came(
     plan = {"steps": [step("a"), step("b", "a")], "run_through": True}
     run_id = controller.enqueue_workflow(plan, task_description="x")
     worker.claim("a")
-    worker.go_on("a", Onward("the-message", "token", frozenset({kind_of("tasks.b", None)})))
+    worker.go_on("a", RunThroughOffer("the-message", "token", frozenset({kind_of("tasks.b", None)})))
     reason = _only(why(run_id), "held")
     _says(reason, "Step b is run by worker@1", "its process came to it on the message the-message")
     assert reason["carrier"] == "the-message"
