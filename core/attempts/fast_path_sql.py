@@ -19,7 +19,7 @@ from interlock.core.orchestration.dependency_counts import UNSETTLED
 from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
 from interlock.core.plan.run_through import KIND_SEPARATOR, NOT_CARRIED
 
-__all__ = ["CLAIM", "COMPLETE", "COMPLETE_AND_CLAIM", "END"]
+__all__ = ["CLAIM", "COMPLETE", "COMPLETE_AND_CLAIM", "END", "TURN"]
 
 _UNSETTLED: Final = ", ".join(f"'{state}'" for state in UNSETTLED)
 
@@ -34,7 +34,7 @@ _HISTORY: Final = """
                                transitioned_by, step_key, attempt, created_at, meta)
 """
 
-_TURN: Final = "(SELECT pg_advisory_xact_lock(1229870411, hashtext($1::text))) turn"
+TURN: Final = "(SELECT pg_advisory_xact_lock(1229870411, hashtext($1::text))) turn"
 """An advisory lock per run: of many reporters on one run each is woken once. Without it each waits for the run's row in every one
 of its versions, and all are woken at every commit. Not needed for correctness: the row's lock is."""
 
@@ -54,7 +54,7 @@ _DONE: Final = f"""holder AS (
 
 CLAIM: Final = f"""
 WITH run AS MATERIALIZED (
-    SELECT r.id FROM workflow_runs r, {_TURN} WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' FOR UPDATE OF r
+    SELECT r.id FROM workflow_runs r, {TURN} WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' FOR UPDATE OF r
 ), moved AS (
     UPDATE workflow_steps s
     SET status = '{StepState.RUNNING}', claim_token = $4::text, claimed_by = $5::text, claimed_at = clock_timestamp(),
@@ -126,7 +126,7 @@ WITH dependents AS MATERIALIZED (
     ) d
     WHERE e.upstream_id = $2::uuid
 ), run AS MATERIALIZED (
-    SELECT r.id{by_default} FROM workflow_runs r, {_TURN}
+    SELECT r.id{by_default} FROM workflow_runs r, {TURN}
     WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}'
         AND r.open_steps > 1 AND r.waiting_steps = 0 AND r.max_parallel IS NULL
         AND NOT EXISTS (SELECT FROM dependents WHERE special)
@@ -164,7 +164,7 @@ COMPLETE_AND_CLAIM: Final = _completion(offered=True)
 
 END: Final = f"""
 WITH run AS MATERIALIZED (
-    SELECT r.id FROM workflow_runs r, {_TURN}
+    SELECT r.id FROM workflow_runs r, {TURN}
     WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' AND r.open_steps = 1 AND r.waiting_steps = 0
         AND NOT EXISTS (
             SELECT FROM workflow_steps o
