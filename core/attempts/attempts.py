@@ -139,7 +139,7 @@ class Attempts:
     def fail(self, ref: AttemptRef, failure: Failure) -> Report:
         """Record that the attempt ended without a result; its policy decides what follows."""
         return self._database.transact(
-            lambda connection, effects: self.fail_within(connection, effects, ref, failure), "fail", ref.task_id
+            lambda connection, effects: self._fail(connection, effects, ref, failure), "fail", ref.task_id
         )
 
     def fail_unstarted(self, ref: AttemptRef, message: str) -> Report:
@@ -255,18 +255,24 @@ class Attempts:
         """
 
         def work(connection: Connection, effects: Effects) -> bool:
-            self._lock(connection, effects, ref)
+            unit = self._lock(connection, effects, ref)
             step_ids = live_carried(connection, ref.run_id, ref.task_id)
             for step_id in step_ids:
-                carried = AttemptRef(ref.run_id, step_id, first_attempt_id(step_id))
-                self.fail_within(connection, effects, carried, failure)
+                self.fail_within(unit, AttemptRef(ref.run_id, step_id, first_attempt_id(step_id)), failure)
+            unit.finish()
             return bool(step_ids)
 
         return self._database.transact(work, "fail", ref.task_id)
 
-    def fail_within(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
-        """The same as `fail`, inside a transaction that is already open."""
+    def _fail(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
         unit = self._lock(connection, effects, ref)
+        report = self.fail_within(unit, ref, failure)
+        unit.finish()
+        return report
+
+    def fail_within(self, unit: UnitOfWork, ref: AttemptRef, failure: Failure) -> Report:
+        """The same as `fail`, for a run that is locked; the caller finishes the unit."""
+        connection = unit.connection
         row = read_attempt(connection, ref.step_id)
         if row is None:
             return _stale(ref, row, StepState.FAILED)
@@ -286,7 +292,6 @@ class Attempts:
             _released(connection, row.id)
             if heard is Hearing.SUCCESSOR:
                 self._send_successor(unit, row.id)
-        unit.finish()
         return Report.RECORDED
 
     def _record_failure(

@@ -1,59 +1,53 @@
-"""What did not work is left alone for a while, each time twice as long, so that it cannot take the place of everything else.
+"""Exponential back-off per key, in the memory of one process.
 
-It is one process's memory, bounded and lost with it: whatever is put off here would only have been tried once more for nothing.
+What fails again and again must not take the place of everything else. Lost with the process, it costs one more try.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from interlock.core.backoff import BackoffTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PutOff"]
+    from interlock.core.backoff import Backoff
+
+__all__ = ["KeyedBackoff"]
 
 _REMEMBERED: Final = 5_000  # they become parameters of a statement, of which SQLite takes 32,766
 
 
-@dataclass(slots=True)
-class _Pause:
-    length_s: float
-    until: float
-
-
-class PutOff:
+class KeyedBackoff:
     """Keys that are to be left alone now.
 
     Args:
-        first_s: The first pause of a key.
-        longest_s: The longest one; a key that was quiet for that long behind its pause begins anew.
+        backoff: The pauses of a key; one that was quiet for `longest_s` after its pause begins anew.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, first_s: float, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._first_s = min(first_s, longest_s)
-        self._longest_s = longest_s
+    def __init__(self, backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
+        self._backoff = backoff
         self._clock = clock
-        self._pauses: OrderedDict[str, _Pause] = OrderedDict()
+        self._timers: OrderedDict[str, BackoffTimer] = OrderedDict()
 
     def add(self, key: str) -> None:
-        """Put a key off, for twice as long as the last time."""
-        now = self._clock()
-        last = self._pauses.pop(key, None)
-        fresh = last is None or now > last.until + self._longest_s
-        length_s = self._first_s if fresh or last is None else min(last.length_s * 2, self._longest_s)
-        self._pauses[key] = _Pause(length_s, now + length_s)
-        if len(self._pauses) > _REMEMBERED:
-            self._pauses.popitem(last=False)
+        """Note a failure of a key."""
+        timer = self._timers.pop(key, None)
+        if timer is None or -timer.left_s > self._backoff.longest_s:
+            timer = BackoffTimer(self._backoff, self._clock)
+        timer.failed()
+        self._timers[key] = timer
+        if len(self._timers) > _REMEMBERED:
+            self._timers.popitem(last=False)
 
     def forget(self, key: str) -> None:
-        """It works again: the next time it fails it begins with the first pause."""
-        self._pauses.pop(key, None)
+        """The key works again: its next failure is the first one."""
+        self._timers.pop(key, None)
 
     def now(self) -> list[str]:
         """The keys that are to be left alone at this moment."""
-        now = self._clock()
-        return [key for key, pause in self._pauses.items() if now < pause.until]
+        return [key for key, timer in self._timers.items() if timer.left_s > 0]

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import and_, case, exists, literal, or_, select, update
+from sqlalchemy import and_, case, literal, or_, select, update
 
-from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
+from interlock.core.backoff import Backoff
+from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, dispatch_of
-from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.states import StepState
 
 from .redispatch_rate import Pace
+from .run_kind import EXECUTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -38,14 +40,12 @@ QUIET_S: Final = 2.0
 """How long a message may be on its way before it is asked for; doubled with every message of the same attempt, so that one which
 is missed again and again is sent ever more rarely, whatever the answers are."""
 
-_runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 
 _UNCLAIMED = and_(
     _steps.c.claim_token.is_(None),
     _steps.c.status.in_([StepState.PENDING.value, StepState.RUNNING.value]),
 )
-_EXECUTING = exists().where(_runs.c.id == _steps.c.run_id, _runs.c.status == WorkflowState.EXECUTING.value)
 # The second says the same of an unclaimed attempt, and has an index.
 _DUE = and_(_steps.c.dispatch_check_at <= clock(), _steps.c.due_at <= clock())
 # A body that was told to stop and still shows signs of life is waited for, however long it takes.
@@ -107,7 +107,7 @@ class Redispatcher:
         for column, value in ((_steps.c.session_id, session_id), (_steps.c.run_id, run_id)):
             due = due if value is None else and_(due, column == value)
         with self._database.reading() as connection:
-            if connection.scalar(select(_steps.c.id).where(due, _REPLACEABLE, _UNCLAIMED, _EXECUTING).limit(1)) is None:
+            if connection.scalar(select(_steps.c.id).where(due, _REPLACEABLE, _UNCLAIMED, EXECUTING).limit(1)) is None:
                 return 0
         return self._send(batch, due)
 
@@ -130,7 +130,7 @@ class Redispatcher:
                 _UNCLAIMED,
                 _steps.c.drain_token.is_(None),
                 _TO_A_QUEUE,
-                _EXECUTING,
+                EXECUTING,
             )
             .order_by(_steps.c.due_at)
             .limit(limit)
@@ -146,17 +146,12 @@ class Redispatcher:
 
     def _interval(self, first_s: float, sent: ColumnElement[int]) -> ColumnElement[float]:
         """`first_s` doubled for each message after the first of `sent`, up to `redispatch_max_s`; not all SQLites have power()."""
-        longest_s = self._settings.redispatch_max_s
-        steps, number = [], 1
-        while first_s < longest_s:
-            steps.append((sent <= number, first_s))
-            first_s, number = first_s * 2, number + 1
+        *pauses, longest_s = Backoff(first_s, self._settings.redispatch_max_s).pauses()
+        steps = [(sent <= number, pause_s) for number, pause_s in enumerate(pauses, 1)]
         return case(*steps, else_=longest_s) if steps else literal(longest_s)
 
     def _send(self, batch: int, *which: ColumnElement[bool]) -> int:
-        left = (
-            self._pace.burst
-        )  # of one call, however quickly the allowance grows again: there are other things to sweep
+        left = self._pace.burst  # of one call, however quickly the allowance grows again: other things are to be swept
         total = 0
         while left > 0:
             size = min(batch, left)
@@ -175,7 +170,7 @@ class Redispatcher:
         # A CTE, which is evaluated once: as a subquery, PostgreSQL may run it again for each row and pass the limit.
         ids = (
             select(_steps.c.id)
-            .where(*which, _REPLACEABLE, _UNCLAIMED, _EXECUTING)
+            .where(*which, _REPLACEABLE, _UNCLAIMED, EXECUTING)
             .order_by(_steps.c.dispatch_check_at)
             .limit(size)
             .with_for_update(skip_locked=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
+from interlock.core.backoff import Backoff
 from interlock.core.fault_points import fault_point
-from interlock.core.sweeper.backoff import PutOff
+from interlock.core.sweeper.backoff import KeyedBackoff
 
 from .broker_inspection import queue_length, queue_of
 
@@ -34,8 +35,7 @@ logger = logging.getLogger("interlock.broker_facts")
 _AT_ONCE: Final = 500  # ids in one question, which goes to every worker
 _WORKERS_S: Final = 1.0  # for workers to answer: all of it is always used
 _FRESH_S: Final = 10.0  # a question that took longer says nothing of now
-_HELD_S: Final = 4.0  # before a worker is asked again for what it holds, doubled up to a minute
-_HELD_AT_MOST_S: Final = 60.0
+_HELD: Final = Backoff(4.0, 60.0)  # before a worker is asked again for what it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class MissingMessages:
     def __init__(self, app: Celery, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._clock = clock
-        self._held = PutOff(_HELD_S, _HELD_AT_MOST_S, clock)
+        self._held = KeyedBackoff(_HELD, clock)
         self._asking: Thread | None = None
         self._answer: _Answer | None = None
 

@@ -1,4 +1,4 @@
-"""What falls due, and that any number of sweepers does it once."""
+"""A sweep as a whole: any number of sweepers acts once, and what fails keeps nothing else from being done."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy.exc import OperationalError
 
-from interlock.core import StateMachine, WorkflowController, open_database
-from interlock.core.attempts.attempts import Attempts, Report
-from interlock.core.database.tables import ControlCommand, WorkflowStep
-from interlock.core.database.types import seconds_after
+from interlock.core import WorkflowController, open_database
+from interlock.core.attempts.attempts import Attempts
 from interlock.core.errors import RunNotFound
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.settings import Settings
-from interlock.core.sweeper.sweeper import Sweeper, Swept
+from interlock.core.sweeper.sweeper import Sweeper, SweepResult
 from tests.core.rows import Rows, step, steps
 from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from interlock.core import Database
 
 DEADLINE_S = 30
-OTHER = "another-token"
 
 
 def _enqueue(controller: WorkflowController, *keys: str, **options: object) -> str:
@@ -49,129 +44,7 @@ def test_a_quiet_database_gives_the_sweeper_nothing_to_do(
     assert rows.history(run_id)[: len(before)] == before
 
 
-# lost messages
-
-
-@pytest.mark.usefixtures("database")
-def test_a_lost_message_is_sent_again_with_its_id_at_doubling_intervals(
-    unchecked_database: Database,
-    session: Session,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    settings = Settings(redispatch_s=30, redispatch_max_s=200)
-    run_id = WorkflowController(session, settings=settings).enqueue_workflow(steps("a"), task_description="x")
-    sweeper = Sweeper(unchecked_database, settings)
-    task_id = worker.queue[0].task_id
-    for dispatches, wait_s in ((1, 30), (2, 60), (3, 120), (4, 200), (5, 200)):
-        row = rows.step(run_id, "a")
-        assert row.dispatches == dispatches
-        assert _seconds_until(unchecked_database, "a") == pytest.approx(wait_s, abs=1)
-        assert not sweeper.sweep()
-        worker.queue.clear()
-        rows.make_due(run_id, "a", "dispatch_check_at")
-        assert sweeper.sweep() == Swept(redispatched=1)
-        assert [(sent.task_id, sent.attempt) for sent in worker.queue] == [(task_id, 1)]
-    worker.run("a", 1)
-    assert rows.path(run_id, "a") == ["pending", "running", "completed"]
-
-
-def _seconds_until(database: Database, key: str) -> float:
-    from interlock.core.database.types import clock, seconds_between  # noqa: PLC0415 - only here
-
-    query = select(seconds_between(clock(), WorkflowStep.dispatch_check_at)).where(WorkflowStep.key == key)
-    with database.reading() as connection:
-        return float(connection.scalar(query) or 0)
-
-
-@pytest.mark.usefixtures("database")
-def test_a_message_sent_twice_runs_once(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    run_id = _enqueue(controller, "a")
-    rows.make_due(run_id, "a", "dispatch_check_at")
-    sweeper.sweep()
-    assert worker.queued == ["a", "a"]
-    worker.claim("a")
-    assert not worker.offer("a", "worker@2")[1].granted
-
-
-@pytest.mark.usefixtures("database")
-def test_a_retry_whose_message_is_lost_is_sent_again(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    run_id = _enqueue(controller, "a", retry={"max_attempts": 2, "initial_delay_s": 0.0})
-    worker.run_failing("a")
-    second = worker.queue.pop()
-    rows.make_due(run_id, "a", "dispatch_check_at")
-    assert sweeper.sweep().redispatched == 1
-    assert worker.queue == [second]
-
-
 # dead workers
-
-
-@pytest.mark.usefixtures("database")
-def test_an_expired_lease_is_a_lost_worker_and_the_step_runs_again_under_a_new_id(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    run_id = _enqueue(controller, "a", retry={"initial_delay_s": 0.0})
-    dead = worker.claim("a", "worker@dead")
-    assert not sweeper.sweep()
-    rows.make_due(run_id, "a", "lease_until")
-    assert sweeper.sweep() == Swept(lost=1)
-    row = rows.step(run_id, "a")
-    assert (row.status, row.losses, row.failures, row.attempt) == ("running", 1, 0, 2)
-    assert [dispatch.task_id for dispatch in worker.queue] == [row.task_id]
-    assert row.task_id != dead.task_id
-    failed = next(entry for entry in rows.history(run_id) if entry.to_state == "failed")
-    assert failed.transition_reason == "worker lost"
-    assert failed.meta["worker"] == "worker@dead"
-    worker.run("a", "second")
-    assert worker.attempts.complete(dead, "first") is Report.STALE
-    assert rows.step(run_id, "a").result == "second"
-    assert rows.path(run_id, "a") == ["pending", "running", "failed", "running", "completed"]
-
-
-@pytest.mark.usefixtures("database")
-def test_an_attempt_over_its_time_is_a_failure_of_its_own(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    run_id = _enqueue(controller, "a", timeout_s=5)
-    worker.claim("a")
-    rows.make_due(run_id, "a", "timeout_at")
-    assert sweeper.sweep() == Swept(timed_out=1)
-    assert rows.run(run_id).status == "failed"
-    assert rows.run(run_id).error == "a: the attempt ran over its time limit"
-
-
-@pytest.mark.usefixtures("database")
-def test_a_lease_of_a_step_that_was_moved_by_hand_is_not_taken_for_a_lost_worker(
-    controller: WorkflowController,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-    session: Session,
-) -> None:
-    run_id = _enqueue(controller, "a", "b")
-    worker.claim("a")
-    StateMachine(session, "workflow_step").transition_to(rows.step(run_id, "a").id, "cancelled")
-    rows.set_step(run_id, "a", claim_token=OTHER, lease_until=rows.step(run_id, "a").created_at)
-    assert not sweeper.sweep()
-    controller.cancel_workflow(run_id)
-    rows.set_step(run_id, "a", claim_token=None, lease_until=None)
 
 
 @pytest.mark.usefixtures("database")
@@ -202,61 +75,11 @@ def test_one_run_in_trouble_does_not_keep_the_others_from_being_swept(
 
     with monkeypatch.context() as patch:
         patch.setattr(UnitOfWork, "lock", lock_others)
-        assert sweeper.sweep() == Swept(lost=2, retried=2)
+        assert sweeper.sweep() == SweepResult(lost=2, retried=2)
     assert caplog.text.count(f"could not sweep the workflow {runs[0]}") == 2
     assert not sweeper.sweep()
     now = Settings().sweep_s
-    assert sweeper.sweep() == Swept(lost=1, retried=1)
-
-
-# runs that others have moved
-
-
-@pytest.fixture
-def planned_by_hand(session: Session, controller: WorkflowController) -> str:
-    """A run moved to executing by the bare state machine, which starts nothing."""
-    run = controller.create_workflow("x", plan=[step("a"), step("b", "a"), step("c", when="input")])
-    machine = StateMachine(session, "workflow_run")
-    machine.transition_to(run.id, "planning")
-    machine.transition_to(run.id, "executing")
-    return run.id
-
-
-def test_the_sweeper_starts_what_was_moved_to_executing_by_hand(
-    planned_by_hand: str,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    assert worker.queue == []
-    assert sweeper.sweep() == Swept(revived=1)
-    assert rows.states(planned_by_hand) == {"a": "pending", "b": "pending", "c": "skipped"}
-    assert not sweeper.sweep()
-    worker.run_all()
-    assert rows.run(planned_by_hand).status == "completed"
-
-
-def test_the_sweeper_goes_on_from_steps_that_were_settled_by_hand(
-    controller: WorkflowController,
-    session: Session,
-    sweeper: Sweeper,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    """The bare machine moves one entity and counts nothing; the counters are found again."""
-    plan = [step("a"), step("b", "a"), step("c", "a b"), step("d", "c")]
-    run_id = controller.enqueue_workflow(plan, task_description="x")
-    machine = StateMachine(session, "workflow_step")
-    worker.claim("a")
-    machine.transition_to(rows.step(run_id, "a").id, "completed")
-    assert sweeper.sweep() == Swept(revived=1)
-    assert worker.queued == ["b"]
-    machine.transition_to(rows.step(run_id, "d").id, "cancelled")
-    worker.run("b")
-    worker.run("c")
-    assert rows.run(run_id).status == "executing"
-    assert sweeper.sweep() == Swept(revived=1)
-    assert (rows.run(run_id).status, rows.run(run_id).open_steps) == ("completed", 0)
+    assert sweeper.sweep() == SweepResult(lost=1, retried=1)
 
 
 # many sweepers
@@ -282,7 +105,7 @@ def test_sweepers_at_once_act_once(
     rows.make_due(other, "again", "retry_at")
     databases = [open_database(core_url) for _ in range(4)]
     doubles = [WorkerDouble(database, settings) for database in databases]
-    swept: list[Swept] = []
+    swept: list[SweepResult] = []
     barrier = threading.Barrier(len(databases))
 
     def run(database: Database) -> None:
@@ -305,49 +128,129 @@ def test_sweepers_at_once_act_once(
     assert rows.path(run_id, "dead") == ["pending", "running", "failed", "running"]
 
 
-@pytest.mark.usefixtures("database")
-def test_a_sweeper_that_acts_on_a_stale_read_changes_nothing(
+# what fails keeps nothing else from being done
+
+
+@pytest.fixture
+def two_lost(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> tuple[str, str]:
+    """Two runs, each with a step whose lease has ended, the first one first."""
+    ids = [controller.enqueue_workflow(steps("a"), task_description="Be lost.") for _ in range(2)]
+    for _ in ids:
+        worker.claim("a")
+    for run_id in ids:
+        rows.make_due(run_id, "a", "lease_until")
+    return ids[0], ids[1]
+
+
+def test_a_row_that_this_version_cannot_read_stops_nobody_else(
+    sweeper: Sweeper, rows: Rows, two_lost: tuple[str, str]
+) -> None:
+    """A policy with an option of a newer version: an error of no kind that the engine raises itself."""
+    poisoned, healthy = two_lost
+    rows.set_step(poisoned, "a", spec={"retry": {"max_attempts": 3, "novelty": True}})
+    sweeper.sweep()
+    assert rows.step(healthy, "a").losses == 1
+    assert rows.step(poisoned, "a").losses == 0
+
+
+def test_a_run_whose_history_refuses_rows_stops_nobody_else(
     controller: WorkflowController,
     sweeper: Sweeper,
+    rows: Rows,
+    two_lost: tuple[str, str],
+    unchecked_database: Database,
+) -> None:
+    """Its number was set back, so that every row collides with one that is there."""
+    poisoned, healthy = two_lost
+    seq = rows.run(poisoned).seq
+    rows.set_run(poisoned, seq=1)
+    sweeper.sweep()
+    assert rows.step(healthy, "a").losses == 1
+    rows.set_run(poisoned, seq=seq)
+    assert not sweeper.sweep(), "it is put off"
+    assert Sweeper(unchecked_database, Settings()).sweep().lost == 1
+    controller.cancel_workflow(poisoned)
+
+
+def test_a_database_that_is_away_ends_the_sweep(
+    sweeper: Sweeper, two_lost: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would come of going on: the other runs are in the same database."""
+    tried: list[str] = []
+
+    def away(row: object) -> bool:
+        tried.append(str(row))
+        raise OperationalError("SELECT", {}, Exception("connection refused"))
+
+    assert two_lost
+    monkeypatch.setattr(Attempts, "fail_within", lambda *_: away(_))
+    with pytest.raises(OperationalError):
+        sweeper.sweep()
+    assert len(tried) == 1
+
+
+POISON = {"retry": {"max_attempts": 3, "novelty": True}}  # of a newer version
+
+
+class Time:
+    """A clock to be moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_whole_batch_of_runs_in_trouble_does_not_hide_those_behind_it(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, unchecked_database: Database
+) -> None:
+    """They are first again at every sweep; so they are put off, for longer each time, and tried again."""
+    clock = Time()
+    sweeper = Sweeper(unchecked_database, Settings(), clock=clock)
+    runs = [controller.enqueue_workflow(steps("a"), task_description="Be lost.") for _ in range(5)]
+    for _ in runs:
+        worker.claim("a")
+    for run_id in runs[:3]:
+        rows.set_step(run_id, "a", spec=POISON)
+    for run_id in runs:
+        rows.make_due(run_id, "a", "lease_until")
+    assert [sweeper.sweep(batch=3).lost for _ in range(3)] == [0, 2, 0]
+    rows.set_step(runs[0], "a", spec={})
+    assert sweeper.sweep(batch=3).lost == 0  # the others may be retried by now
+    clock.now = Settings().sweep_s
+    assert sweeper.sweep(batch=3).lost == 1
+    rows.set_step(runs[1], "a", spec={})
+    clock.now += Settings().sweep_s
+    assert sweeper.sweep(batch=3).lost == 0, "the second pause is twice as long"
+    clock.now += Settings().sweep_s
+    assert sweeper.sweep(batch=3).lost == 1
+    rows.set_step(runs[2], "a", spec={})
+    clock.now += 60
+    assert sweeper.sweep(batch=3).lost == 1
+
+
+def test_a_part_of_the_sweep_that_fails_keeps_no_other_from_being_done(
+    controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
     unchecked_database: Database,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Between its scan and its lock the heartbeat came."""
-    run_id = _enqueue(controller, "a")
-    ref = worker.claim("a")
-    rows.make_due(run_id, "a", "lease_until")
-    with unchecked_database.reading() as connection:
-        table = WorkflowStep.__table__
-        stale = connection.execute(
-            select(
-                table.c.id,
-                table.c.run_id,
-                table.c.task_id,
-                table.c.claim_token,
-                table.c.claimed_by,
-                table.c.id.is_not(None).label("lost"),
-            ),
-        ).one()
-    from interlock.core.attempts.leases import renew_leases  # noqa: PLC0415 - only here
+    """Whichever it is; said once, until it works again."""
+    sweeper = Sweeper(unchecked_database, Settings())
+    parts = dict(sweeper._parts)
+    for broken in ("dispatches", "runs", "missing"):
 
-    settings = Settings()
-    renew_leases(unchecked_database, settings, [ref.task_id])
-    assert sweeper._overdue.expire(stale) is False
-    assert Attempts(unchecked_database, settings).complete(ref, 1) is Report.RECORDED
-    assert sweeper._overdue.expire(stale) is False
-    assert rows.run(run_id).status == "completed"
+        def fails(batch: int) -> SweepResult:
+            raise RuntimeError(batch)
 
-
-def test_outcomes_of_commands_are_forgotten_after_their_time(database: Database) -> None:
-    with database.session() as session:
-        for name, age_s in (("old", 100), ("young", 1)):
-            created_at = seconds_after(-age_s)
-            session.execute(
-                insert(ControlCommand).values(
-                    session_id="s", id=name, command="pause", outcome={"ok": True}, created_at=created_at
-                ),
-            )
-    Sweeper(database, Settings(command_ids_kept_s=50)).sweep()
-    with database.session() as session:
-        assert list(session.scalars(select(ControlCommand.id))) == ["young"]
+        run_id = controller.enqueue_workflow(steps("a"), task_description="Be lost.")
+        worker.claim("a")
+        rows.make_due(run_id, "a", "lease_until")
+        sweeper._parts = {**parts, broken: fails}
+        assert sweeper.sweep() == SweepResult(lost=1)
+        assert not sweeper.sweep()
+        assert caplog.text.count(f"the sweep of {broken} failed; the others go on") == 1
+        sweeper._parts = parts
+        assert not sweeper.sweep()
