@@ -15,8 +15,8 @@ from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.core.sweeper.redispatch_rate import Pace
 from interlock.core.sweeper.sweeper import Sweeper
-from interlock.signals.control.handler import CommandHandler
 from interlock.signals.control.command import parse_command
+from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import Rows, steps
 from tests.core.worker_double import WorkerDouble
 
