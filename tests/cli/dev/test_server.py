@@ -64,11 +64,11 @@ def test_a_child_is_killed_at_once_when_asked(stubborn: Child) -> None:
     assert not stubborn.running
 
 
-def test_a_child_ends_with_its_guard(stubborn: Child) -> None:
-    """Even where the guard itself is killed (Linux)."""
-    (guard,) = [child for child in psutil.Process().children() if "guard.py" in " ".join(child.cmdline())]
-    (body,) = guard.children()
-    guard.kill()
+def test_a_child_ends_with_its_watchdog(stubborn: Child) -> None:
+    """Even where the watchdog itself is killed (Linux)."""
+    (watchdog,) = [child for child in psutil.Process().children() if "watchdog.py" in " ".join(child.cmdline())]
+    (body,) = watchdog.children()
+    watchdog.kill()
     psutil.wait_procs([body], timeout=10)
     assert not body.is_running()
     wait_until(lambda: not stubborn.running, 10, "its end is noticed")
