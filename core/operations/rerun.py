@@ -10,19 +10,19 @@ from sqlalchemy import select, update
 from interlock.core.database.tables import StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused
-from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration.flow import Flow
 from interlock.core.plan import PlanSpec
 from interlock.core.plan.run_through import NEXT_KINDS
 
-from .run_operations import NewRun, begin_run, insert_run, store_plan
+from .new_run import NewRun, begin_run, insert_run, store_plan
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from interlock.core.events import Effects, EventEmitter
+    from interlock.core.events import EventEmitter
     from interlock.core.machine.cause import Cause
+    from interlock.core.machine.unit_of_work import UnitOfWork
     from interlock.core.settings import Settings
 
 __all__ = ["rerun", "stored_plan"]
@@ -34,47 +34,43 @@ _dependencies = table_of_model(StepDependency)
 _RERUNNABLE = (WorkflowState.FAILED, WorkflowState.CANCELLED)
 
 
-def rerun(
-    connection: Connection,
-    effects: Effects,
-    old_id: str,
-    *,
-    session_id: str,
-    settings: Settings,
-    cause: Cause,
-    emitter: EventEmitter | None = None,
-) -> str:
-    """Start a run with the plan and input of `old_id`, `forked_from` it; steps that it completed are taken over.
+def rerun(old: UnitOfWork, settings: Settings, cause: Cause, *, emitter: EventEmitter | None = None) -> str:
+    """Start a run with the plan and input of an old one, `forked_from` it; steps that it completed are taken over.
+
+    Args:
+        old: The old run, locked.
+        settings: Times and limits.
+        cause: Who asks, and why.
+        emitter: In-process listeners.
 
     Returns:
         The new run's id.
 
     Raises:
-        RunNotFound: No such run in this session.
         CommandRefused: The old run has not ended failed or cancelled, or never had a plan.
     """
-    old = UnitOfWork.lock(connection, effects, old_id, session_id=session_id, emitter=emitter)
-    if old.run.status not in _RERUNNABLE:
-        msg = f"only a failed or cancelled workflow is run again; this one is {old.run.status}"
+    connection, run = old.connection, old.run
+    if run.status not in _RERUNNABLE:
+        msg = f"only a failed or cancelled workflow is run again; this one is {run.status}"
         raise CommandRefused("rerun", msg)
-    plan = stored_plan(connection, old_id)
+    plan = stored_plan(connection, run.id)
     if not plan.steps:
         raise CommandRefused("rerun", "it has no plan: it was cancelled before it had one")
-    stored = connection.execute(select(_runs).where(_runs.c.id == old_id)).one()
+    stored = connection.execute(select(_runs).where(_runs.c.id == run.id)).one()
     new = NewRun(
-        session_id=session_id,
+        session_id=run.session_id,
         name=stored.name,
         task_description=stored.task_description,
         input=stored.input,
         meta=stored.meta,
-        forked_from=old_id,
+        forked_from=run.id,
     )
-    unit = insert_run(connection, effects, new, cause.because(f"run again after {old_id}"), emitter=emitter)
+    unit = insert_run(connection, old.effects, new, cause.because(f"run again after {run.id}"), emitter=emitter)
     if unit is None:  # only a used idempotency key is not inserted, and a rerun has none
         raise AssertionError
     store_plan(unit, plan)
     begin_run(unit, cause)
-    _take_over(unit, old_id, cause)
+    _take_over(unit, run.id, cause)
     Flow(unit, settings).readvance()
     unit.finish()
     return unit.run.id

@@ -1,193 +1,170 @@
-"""What can be asked of a run, each verb inside one unit of work: create, plan, start, pause, resume, cancel.
-
-Callers (the controller, the sweeper) bring the locked run and commit; a verb is a cascade and is done whole or not at all.
-"""
+"""Operations on a run that exists: pause, resume, cancel, run again; and whether they would succeed now."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import and_, or_, select, update
 
 from interlock.core.attempts.outcomes import apply_late
-from interlock.core.database.tables import ApprovalRequest, WorkflowRun, WorkflowStep, new_id, table_of_model
+from interlock.core.database.sessions import read_in
+from interlock.core.database.tables import ApprovalRequest, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after, seconds_between
-from interlock.core.errors import CommandRefused, TransitionNotAllowed
-from interlock.core.machine.pending_writes import FromNow, NewStep
-from interlock.core.machine.run_row import LockedRun
+from interlock.core.errors import StateMachineError, TransitionNotAllowed
+from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import WORKFLOW_TABLE
 from interlock.core.orchestration import approvals
-from interlock.core.orchestration.flow import PAUSE_MODES, Flow, check_mode
+from interlock.core.orchestration.dependency_counts import UNSETTLED
+from interlock.core.orchestration.flow import Flow, check_mode
 from interlock.core.orchestration.new_attempts import begin_attempts, redispatch_pending
-from interlock.core.plan.run_through import NEXT_KINDS, kinds_ahead
 
+from .new_run import UNPLANNED
+from .rerun import rerun
+from .session_runs import SessionRuns
 from .step_operations import apply_intent, reopen_intended
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
-    from interlock.core.events import Effects, EventEmitter
-    from interlock.core.machine.cause import Cause
-    from interlock.core.plan import PlanSpec
     from interlock.core.settings import Settings
 
-__all__ = [
-    "PAUSE_MODES",
-    "NewRun",
-    "begin_run",
-    "cancel_run",
-    "insert_run",
-    "pause_run",
-    "resume_run",
-    "start_run",
-    "store_plan",
-]
+__all__ = ["RunOperations"]
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 _requests = table_of_model(ApprovalRequest)
 
-_UNPLANNED = (WorkflowState.DRAFT, WorkflowState.PLANNING)
+
+class RunOperations(SessionRuns):
+    """Moves whole runs, each with everything that follows."""
+
+    def pause_workflow(
+        self,
+        run_id: str,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+        *,
+        mode: str = "interrupt",
+    ) -> None:
+        """Pause an executing run and its running steps; pending ones stay pending and do not start.
+
+        Args:
+            run_id: The run.
+            reason: Why.
+            transitioned_by: Who.
+            mode: `interrupt` raises in the running bodies, `drain` lets them finish, `terminate` kills their processes.
+
+        Raises:
+            CommandRefused: There is no such mode.
+            TransitionNotAllowed: The run is not executing.
+            RunNotFound: No such run in this session (a ValueError).
+        """
+        cause = Cause.asked(transitioned_by, reason)
+
+        def pause(unit: UnitOfWork) -> None:
+            check_mode(mode)
+            _require(unit, WorkflowState.EXECUTING, WorkflowState.PAUSED)
+            Flow(unit, self._settings).pause(cause, mode=mode, paused_by=cause.actor)
+
+        self._change(run_id, pause)
+
+    def resume_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Resume a paused run: results that came meanwhile count, the other paused steps run again, what waited starts.
+
+        Raises:
+            TransitionNotAllowed: The run is not paused.
+            RunNotFound: No such run in this session (a ValueError).
+        """
+        cause = Cause.asked(transitioned_by, reason)
+
+        def resume(unit: UnitOfWork) -> None:
+            _require(unit, WorkflowState.PAUSED, WorkflowState.EXECUTING)
+            _resume(unit, self._settings, cause)
+
+        self._change(run_id, resume)
+
+    def cancel_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Cancel a run and every unsettled step; a no-op where it is cancelled already.
+
+        Raises:
+            TransitionNotAllowed: The run has completed or failed.
+            RunNotFound: No such run in this session (a ValueError).
+        """
+        cause = Cause.asked(transitioned_by, reason)
+
+        def cancel(unit: UnitOfWork) -> None:
+            if unit.run.status is WorkflowState.CANCELLED:
+                return
+            if WORKFLOW_TABLE.is_terminal(unit.run.status):
+                unit.check_run(WorkflowState.CANCELLED, cause)
+            if unit.run.status in UNPLANNED:
+                unit.begin_step_history(cause)
+            Flow(unit, self._settings).end(WorkflowState.CANCELLED, cause)
+
+        self._change(run_id, cancel)
+
+    def rerun_workflow(self, run_id: str, reason: str | None = None, transitioned_by: str = "user") -> str:
+        """Start a new run of a failed or cancelled one; what had completed is taken over, not run again.
+
+        Returns:
+            The new run's id; its `forked_from` is the old one.
+
+        Raises:
+            CommandRefused: The run has not ended failed or cancelled.
+            RunNotFound: No such run in this session.
+        """
+        cause = Cause.asked(transitioned_by, reason)
+        return self._change(run_id, lambda old: rerun(old, self._settings, cause, emitter=self._emitter))
+
+    # --- whether it would succeed ----------------------------------------------------------------------------------------
+
+    def can_pause(self, run_id: str) -> bool:
+        """Whether `pause_workflow` would succeed now."""
+        running = _steps.c.status == StepState.RUNNING.value
+        return self._can(run_id, (WorkflowState.EXECUTING,), WorkflowState.PAUSED, StepState.PAUSED, running)
+
+    def can_resume(self, run_id: str) -> bool:
+        """Whether `resume_workflow` would succeed now."""
+        by_workflow = and_(_steps.c.status == StepState.PAUSED.value, _steps.c.paused_by.is_(None))
+        return self._can(run_id, (WorkflowState.PAUSED,), WorkflowState.EXECUTING, StepState.RUNNING, by_workflow)
+
+    def can_cancel(self, run_id: str) -> bool:
+        """Whether `cancel_workflow` would move the run now."""
+        unsettled = _steps.c.status.in_([state.value for state in UNSETTLED])
+        sources = WORKFLOW_TABLE.sources(WorkflowState.CANCELLED)
+        return self._can(run_id, sources, WorkflowState.CANCELLED, StepState.CANCELLED, unsettled)
+
+    def _can(
+        self,
+        run_id: str,
+        sources: Collection[WorkflowState],
+        target: WorkflowState,
+        step_target: StepState,
+        moving: ColumnElement[bool],
+    ) -> bool:
+        """Whether the run is in one of `sources`, and its guards let it and the steps `moving` along."""
+
+        def look(connection: Connection) -> bool:
+            query = select(_runs.c.status).where(_runs.c.id == run_id, _runs.c.session_id == self.session_id)
+            if connection.scalar(query) not in sources:
+                return False
+            unit, cause = UnitOfWork.peek(connection, run_id), Cause("user", vetoable=True)
+            try:
+                unit.check_run(target, cause)
+                unit.check_steps(step_target, cause, moving)
+            except StateMachineError:
+                return False
+            return True
+
+        return read_in(self._session, look)
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """What a run is created with; `input` and `meta` are JSON."""
-
-    session_id: str
-    name: str | None = None
-    task_description: str | None = None
-    input: Any = None
-    meta: dict[str, Any] | None = None
-    forked_from: str | None = None
-    idempotency_key: str | None = None
-    start_at: datetime | None = None
-
-
-def insert_run(
-    connection: Connection,
-    effects: Effects,
-    new: NewRun,
-    cause: Cause,
-    *,
-    emitter: EventEmitter | None = None,
-) -> UnitOfWork | None:
-    """Store a run in draft with its first history row, and return it locked.
-
-    Returns:
-        None where the session has used the idempotency key before; nothing is written then.
-    """
-    run = LockedRun(new_id(), new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
-    row = {"id": run.id, **asdict(new)}
-    stored = new.idempotency_key is not None
-    if stored and not _is_first(connection, {**row, "status": run.status.value}):
-        return None
-    unit = UnitOfWork(connection, effects, run, emitter=emitter, made=row, is_new=not stored)
-    unit.begin_run_history(cause)
-    return unit
-
-
-def _is_first(connection: Connection, row: dict[str, Any]) -> bool:
-    """Insert a run unless its session has used the idempotency key before."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
-    # Asked by RETURNING: of an INSERT, SQLAlchemy does not keep the row count.
-    inserted = connection.scalar(
-        insert(_runs)
-        .values(row)
-        .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key])
-        .returning(_runs.c.id),
-    )
-    return inserted is not None
-
-
-def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:
-    """Store the plan's steps and edges, in place of those of an earlier plan.
-
-    Steps enter the history when the run starts to execute; until then a plan is only a proposal.
-
-    Raises:
-        CommandRefused: The run is past planning.
-    """
-    run = unit.run
-    if run.status not in _UNPLANNED:
-        msg = f"a plan can be set while draft or planning; the workflow is {run.status}"
-        raise CommandRefused("set_plan", msg)
-    if run.open_steps:  # of an earlier plan; who enqueues deletes nothing, and needs no right to
-        unit.connection.execute(delete(_steps).where(_steps.c.run_id == run.id))
-    ids = {step.key: new_id() for step in plan.steps}
-    specs = {
-        step.key: step.model_dump(mode="json", exclude_defaults=True, exclude={"key", "task", "after"})
-        for step in plan.steps
-    }
-    for key, kinds in kinds_ahead(plan, specs).items():
-        specs[key][NEXT_KINDS] = kinds
-    unit.add_steps(
-        [
-            NewStep(
-                id=ids[step.key],
-                key=step.key,
-                position=position,
-                task=step.task,
-                spec=specs[step.key],
-                open_deps=len(set(step.after)),
-            )
-            for position, step in enumerate(plan.steps)
-        ],
-        [(ids[upstream], ids[step.key]) for step in plan.steps for upstream in dict.fromkeys(step.after)],
-    )
-    head = plan.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
-    unit.set_run(spec=head, max_parallel=plan.max_parallel)
-    run.open_steps = len(plan.steps)
-    run.max_parallel = plan.max_parallel
-
-
-def start_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
-    """Draft (or planning) → executing: the steps enter the history, and those that wait for nothing are dispatched."""
-    begin_run(unit, cause)
-    Flow(unit, settings).start_roots()
-
-
-def begin_run(unit: UnitOfWork, cause: Cause) -> None:
-    """Draft or planning → executing, with the steps' first rows of history; nothing is started yet."""
-    unit.move_run(WorkflowState.PLANNING, cause)
-    unit.begin_step_history(cause)
-    deadline_s = unit.plan_head().get("deadline_s")
-    unit.move_run(
-        WorkflowState.EXECUTING,
-        cause,
-        started_at=FromNow(),
-        start_at=None,
-        deadline_at=None if deadline_s is None else FromNow(deadline_s),
-    )
-
-
-def pause_run(unit: UnitOfWork, settings: Settings, cause: Cause, mode: str = "interrupt") -> None:
-    """Executing → paused, running steps with it.
-
-    Raises:
-        CommandRefused: `mode` is not one of `PAUSE_MODES`.
-        TransitionNotAllowed: The run is not executing.
-    """
-    check_mode(mode)
-    _require(unit, WorkflowState.EXECUTING, WorkflowState.PAUSED)
-    Flow(unit, settings).pause(cause, mode=mode, paused_by=cause.actor)
-
-
-def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
-    """Paused → executing, with everything that waited: results and failures that came meanwhile, steps, dispatches.
-
-    Raises:
-        TransitionNotAllowed: The run is not paused.
-    """
-    _require(unit, WorkflowState.PAUSED, WorkflowState.EXECUTING)
+def _resume(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
+    """Paused → executing, with everything that waited: results and failures that came meanwhile, steps, dispatches."""
     paused_s = unit.connection.scalar(
         select(seconds_between(_runs.c.paused_at, clock())).where(_runs.c.id == unit.run.id),
     )
@@ -242,23 +219,8 @@ def resume_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         flow.readvance()  # a failure that paused the run has not been counted by those that wait for the step
 
 
-def cancel_run(unit: UnitOfWork, settings: Settings, cause: Cause) -> bool:
-    """Any state that is not terminal → cancelled, with every unsettled step; False where it is cancelled already.
-
-    Raises:
-        TransitionNotAllowed: The run has completed or failed.
-    """
-    if unit.run.status is WorkflowState.CANCELLED:
-        return False
-    if WORKFLOW_TABLE.is_terminal(unit.run.status):
-        unit.check_run(WorkflowState.CANCELLED, cause)
-    if unit.run.status in _UNPLANNED:
-        unit.begin_step_history(cause)
-    Flow(unit, settings).end(WorkflowState.CANCELLED, cause)
-    return True
-
-
 def _require(unit: UnitOfWork, state: WorkflowState, target: WorkflowState) -> None:
+    """Refuse a verb unless the run is in `state`."""
     if unit.run.status is not state:
         raise TransitionNotAllowed(
             entity_type=WORKFLOW_TABLE.entity_type,

@@ -1,4 +1,4 @@
-"""What can be asked of one step: pause, resume, approve, reject, retry, settle. Each inside one unit of work.
+"""Operations on one step: pause, resume, approve, reject, retry, settle.
 
 While the run is paused nothing advances: what is asked then is stored on the step (`late`) or its request, and done at resume.
 """
@@ -23,132 +23,160 @@ from interlock.core.orchestration.flow import Flow, check_mode
 from interlock.core.orchestration.new_attempts import begin_attempts
 from interlock.core.orchestration.parallel_limits import Places
 
+from .session_runs import SessionRuns
+
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from interlock.core.machine.unit_of_work import UnitOfWork
     from interlock.core.settings import Settings
 
-__all__ = ["apply_intent", "decide_step", "pause_step", "reopen_intended", "resume_step", "retry_step", "settle_step"]
+__all__ = ["StepOperations", "apply_intent", "reopen_intended"]
 
 _steps = table_of_model(WorkflowStep)
 
 
-def pause_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause, mode: str = "interrupt") -> None:
-    """Pause a running step by itself: it stays paused, also over a resume of the workflow, until it is resumed.
+class StepOperations(SessionRuns):
+    """Moves single steps, each with everything that follows."""
 
-    Raises:
-        EntityNotFound: The run has no such step.
-        TransitionNotAllowed: The step is not running.
-        CommandRefused: `mode` is not one of `PAUSE_MODES`, the workflow neither executes nor is paused, or the step is a
-            mapped one.
-    """
-    check_mode(mode)
-    row = _step(unit, key)
-    flow = Flow(unit, settings)
-    if (row.spec or {}).get("map") is not None:
-        raise CommandRefused("pause", f"step {key!r} is done by its items ({key}.0, …): pause those, or the workflow")
-    if unit.run.status is WorkflowState.PAUSED and row.status == StepState.PAUSED.value:
-        here = update(_steps).where(_steps.c.id == row.id)
-        unit.connection.execute(here.values(paused_by=cause.actor, pause_mode=mode))
-        return
-    _require_live(unit, "pause")
-    unit.move_step(row.id, StepState.PAUSED, cause, **RELEASED, paused_by=cause.actor, pause_mode=mode)
-    if mode != "drain":
-        flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
-    flow.finish_run()
+    def pause_step(
+        self,
+        run_id: str,
+        step: str,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+        *,
+        mode: str = "interrupt",
+    ) -> None:
+        """Pause one running step; it stays paused, also over a resume of the workflow, until `resume_step`.
 
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The step is not running.
+            CommandRefused: There is no such mode, the workflow neither executes nor is paused, or the step is a mapped one.
+        """
+        cause = Cause.asked(transitioned_by, reason)
 
-def resume_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause) -> None:
-    """Resume a step that a person paused; in a paused workflow it will go on with the workflow.
+        def pause(unit: UnitOfWork) -> None:
+            check_mode(mode)
+            row = _step(unit, step)
+            if (row.spec or {}).get("map") is not None:
+                message = f"step {step!r} is done by its items ({step}.0, …): pause those, or the workflow"
+                raise CommandRefused("pause", message)
+            if unit.run.status is WorkflowState.PAUSED and row.status == StepState.PAUSED.value:
+                here = update(_steps).where(_steps.c.id == row.id)
+                unit.connection.execute(here.values(paused_by=cause.actor, pause_mode=mode))
+                return
+            _require_live(unit, "pause")
+            flow = Flow(unit, self._settings)
+            unit.move_step(row.id, StepState.PAUSED, cause, **RELEASED, paused_by=cause.actor, pause_mode=mode)
+            if mode != "drain":
+                flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
+            flow.finish_run()
 
-    Raises:
-        EntityNotFound: The run has no such step.
-        TransitionNotAllowed: The step is not paused.
-        CommandRefused: It was paused with the workflow.
-    """
-    row = _step(unit, key)
-    if row.status != StepState.PAUSED.value:
-        raise _not_allowed(row, StepState.RUNNING)
-    if row.paused_by is None:
-        raise CommandRefused("resume", f"step {key!r} was paused with the workflow: resume the workflow")
-    unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=None, pause_mode=None))
-    if unit.run.status is WorkflowState.PAUSED:
-        return
-    flow = Flow(unit, settings)
-    if row.late is not None:
-        apply_late(unit, settings, row, cause)
-    else:
-        unit.move_step(row.id, StepState.RUNNING, cause)
-        begin_attempts(unit, settings, _steps.c.id == row.id)
-    flow.finish_run()
+        self._change(run_id, pause)
 
+    def resume_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Resume a step that was paused by itself; in a paused workflow it will go on with the workflow.
 
-def decide_step(
-    unit: UnitOfWork,
-    settings: Settings,
-    key: str,
-    decision: str,
-    *,
-    cause: Cause,
-    comment: str | None = None,
-) -> None:
-    """Approve or reject the open request of a step.
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The step is not paused.
+            CommandRefused: It was paused with the workflow.
+        """
+        cause = Cause.asked(transitioned_by, reason)
 
-    Args:
-        unit: The run.
-        settings: Times and limits.
-        key: The step.
-        decision: `approvals.APPROVED` or `approvals.REJECTED`.
-        cause: Who decides.
-        comment: Why, for whoever reads the history.
+        def resume(unit: UnitOfWork) -> None:
+            row = _step(unit, step)
+            _require(row, StepState.PAUSED, StepState.RUNNING)
+            if row.paused_by is None:
+                raise CommandRefused("resume", f"step {step!r} was paused with the workflow: resume the workflow")
+            unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(paused_by=None, pause_mode=None))
+            if unit.run.status is WorkflowState.PAUSED:
+                return
+            if row.late is not None:
+                apply_late(unit, self._settings, row, cause)
+            else:
+                unit.move_step(row.id, StepState.RUNNING, cause)
+                begin_attempts(unit, self._settings, _steps.c.id == row.id)
+            Flow(unit, self._settings).finish_run()
 
-    Raises:
-        AlreadyDecided: Somebody was first.
-        CommandRefused: There is no open request, or the actor may not decide it.
-    """
-    flow = Flow(unit, settings)
-    command = "approve" if decision == approvals.APPROVED else "reject"
-    request = approvals.open_request(flow, key, command)
-    approvals.decide(flow, request, decision, cause, comment)
+        self._change(run_id, resume)
 
+    def approve_step(self, run_id: str, step: str, comment: str | None = None, transitioned_by: str = "user") -> None:
+        """Approve what a step asks for.
 
-def retry_step(unit: UnitOfWork, settings: Settings, key: str, cause: Cause) -> None:
-    """Run a failed step of a live workflow again, at once; in a paused one, when it is resumed.
+        Raises:
+            EntityNotFound: The run has no such step.
+            AlreadyDecided: Somebody was first; it names the decision and who made it.
+            CommandRefused: The step asks for nothing, or this actor may not decide it.
+        """
+        self._decide(run_id, step, approvals.APPROVED, comment, transitioned_by)
 
-    What was not met before is not asked again: neither its trigger nor its condition.
+    def reject_step(self, run_id: str, step: str, comment: str | None = None, transitioned_by: str = "user") -> None:
+        """Reject what a step asks for: the workflow is cancelled, or goes on with the decision where the plan says so.
 
-    Raises:
-        EntityNotFound: The run has no such step.
-        TransitionNotAllowed: The step has not failed.
-        CommandRefused: The workflow has ended: `rerun` is what is left.
-    """
-    row = _step(unit, key)
-    _require_live(unit, "retry")
-    if row.status != StepState.FAILED.value:
-        raise _not_allowed(row, StepState.RUNNING)
-    if unit.run.status is WorkflowState.PAUSED:
-        _store_intent(unit, row, {"kind": "retry", "actor": cause.actor, "reason": cause.reason})
-        return
-    _retry(unit, settings, row, cause)
+        Raises:
+            EntityNotFound: The run has no such step.
+            AlreadyDecided: Somebody was first; it names the decision and who made it.
+            CommandRefused: The step asks for nothing, or this actor may not decide it.
+        """
+        self._decide(run_id, step, approvals.REJECTED, comment, transitioned_by)
 
+    def _decide(self, run_id: str, step: str, decision: str, comment: str | None, actor: str) -> None:
+        cause = Cause.asked(actor, comment)
+        command = "approve" if decision == approvals.APPROVED else "reject"
 
-def settle_step(unit: UnitOfWork, settings: Settings, key: str, result: Any, cause: Cause) -> None:
-    """Give a failed step of a live workflow the result it should have had; in a paused one, when it is resumed.
+        def decide(unit: UnitOfWork) -> None:
+            flow = Flow(unit, self._settings)
+            approvals.decide(flow, approvals.open_request(flow, step, command), decision, cause, comment)
 
-    Raises:
-        EntityNotFound: The run has no such step.
-        TransitionNotAllowed: The step has not failed.
-        CommandRefused: The workflow has ended.
-    """
-    row = _step(unit, key)
-    _require_live(unit, "settle")
-    if row.status != StepState.FAILED.value:
-        raise _not_allowed(row, StepState.RUNNING)
-    if unit.run.status is WorkflowState.PAUSED:
-        _store_intent(unit, row, {"kind": "settle", "actor": cause.actor, "reason": cause.reason, "result": result})
-        return
-    _settle(unit, settings, row, result, cause)
+        self._change(run_id, decide)
+
+    def retry_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
+        """Run a failed step of a live workflow again, at once; in a paused one, when it is resumed.
+
+        Neither its trigger nor its condition is asked again.
+
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The step has not failed.
+            CommandRefused: The workflow has ended; the message is the `rerun` command to type.
+        """
+        self._repair(run_id, step, "retry", {}, Cause.asked(transitioned_by, reason))
+
+    def settle_step(
+        self,
+        run_id: str,
+        step: str,
+        result: Any,
+        reason: str | None = None,
+        transitioned_by: str = "user",
+    ) -> None:
+        """Give a failed step of a live workflow the result it should have had; in a paused one, when it is resumed.
+
+        Raises:
+            EntityNotFound: The run has no such step.
+            TransitionNotAllowed: The step has not failed.
+            CommandRefused: The workflow has ended.
+        """
+        document = self._checked("result", result, self._settings.max_result_bytes)
+        self._repair(run_id, step, "settle", {"result": document}, Cause.asked(transitioned_by, reason))
+
+    def _repair(self, run_id: str, step: str, kind: str, more: dict[str, Any], cause: Cause) -> None:
+        """Retry or settle a failed step: now, or, in a paused run, by an intent that is carried out at resume."""
+        intent = {"kind": kind, "actor": cause.actor, "reason": cause.reason, **more}
+
+        def repair(unit: UnitOfWork) -> None:
+            row = _step(unit, step)
+            _require_live(unit, kind)
+            _require(row, StepState.FAILED, StepState.RUNNING)
+            if unit.run.status is WorkflowState.PAUSED:
+                unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(late=intent))
+            else:
+                _carry_out(unit, self._settings, row, intent, cause)
+
+        self._change(run_id, repair)
 
 
 def reopen_intended(unit: UnitOfWork) -> None:
@@ -171,6 +199,12 @@ def apply_intent(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]
     intent = row.late
     cause = Cause(intent["actor"], intent["reason"])
     unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(late=None))
+    _carry_out(unit, settings, row, intent, cause)
+
+
+def _carry_out(
+    unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], intent: dict[str, Any], cause: Cause
+) -> None:
     if intent["kind"] == "settle":
         _settle(unit, settings, row, intent["result"], cause)
     else:
@@ -209,10 +243,6 @@ def _reopen(unit: UnitOfWork, row: Row[*tuple[Any, ...]]) -> None:
         unit.run.open_steps += 1
 
 
-def _store_intent(unit: UnitOfWork, row: Row[*tuple[Any, ...]], intent: dict[str, Any]) -> None:
-    unit.connection.execute(update(_steps).where(_steps.c.id == row.id).values(late=intent))
-
-
 def _step(unit: UnitOfWork, key: str) -> Row[*tuple[Any, ...]]:
     row = unit.connection.execute(
         select(_steps).where(_steps.c.run_id == unit.run.id, _steps.c.key == key),
@@ -231,12 +261,14 @@ def _require_live(unit: UnitOfWork, command: str) -> None:
         raise CommandRefused(command, f"the workflow is {status}; {command} a step while it executes or is paused")
 
 
-def _not_allowed(row: Row[*tuple[Any, ...]], target: StepState) -> TransitionNotAllowed:
+def _require(row: Row[*tuple[Any, ...]], state: StepState, target: StepState) -> None:
+    """Refuse a verb unless the step is in `state`."""
     source = STEP_TABLE.parse(row.status)
-    return TransitionNotAllowed(
-        entity_type=STEP_TABLE.entity_type,
-        entity_id=row.id,
-        from_state=source,
-        to_state=target,
-        allowed=STEP_TABLE.targets[source],
-    )
+    if source is not state:
+        raise TransitionNotAllowed(
+            entity_type=STEP_TABLE.entity_type,
+            entity_id=row.id,
+            from_state=source,
+            to_state=target,
+            allowed=STEP_TABLE.targets[source],
+        )

@@ -12,7 +12,7 @@ from interlock.core.database.types import clock, seconds_after
 from interlock.core.errors import GuardRefused
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import WorkflowState
-from interlock.core.operations.run_operations import start_run
+from interlock.core.operations.new_run import start_run
 from interlock.core.orchestration.flow import ENGINE, Flow
 
 from .run_kind import NOTHING, Due, RunKind, SweepResult, without

@@ -43,16 +43,13 @@ class Stage:
         with self.database.session() as session:
             controller = WorkflowController(session, OURS, settings=self.settings)
             if state == "planning":
-                run = controller.create_workflow("A red errand.", "red-run", input="red-input")
-                controller.begin_planning(run.id)
-                return str(run.id)
+                return controller.create_unplanned("A red errand.", "red-run", input="red-input")
             options = {"approval": True} if state == "waiting" else {"on_failure": "continue"}
             plan = [step("a", **options), *([] if state == "ended" else [step("b")])]
-            if state in {"draft", "planned"}:
-                run = controller.create_workflow("A red errand.", "red-run", plan)
-                if state == "planned":
-                    controller.begin_planning(run.id)
-                return str(run.id)
+            if state == "planned":
+                run_id = controller.create_unplanned("A red errand.", "red-run")
+                controller.set_plan(run_id, plan)
+                return run_id
             enqueue: Any = controller.enqueue_workflow
             run_id = str(enqueue(plan, task_description="A red errand.", name="red-run", input="red-input"))
         self._play(run_id, state)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CONTROLLER: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "set_plan": ("planning", lambda c, run: c.set_plan(run, PLAN)),
-    "begin_planning": ("draft", lambda c, run: c.begin_planning(run)),
     "start_workflow": ("planned", lambda c, run: c.start_workflow(run)),
     "pause_workflow": ("executing", lambda c, run: c.pause_workflow(run)),
     "resume_workflow": ("paused", lambda c, run: c.resume_workflow(run)),

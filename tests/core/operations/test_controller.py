@@ -189,10 +189,11 @@ def test_a_delayed_run_that_could_never_start_is_refused_at_once(controller: Wor
 
 def _in_state(state: str, controller: WorkflowController, worker: WorkerDouble) -> str:
     """A run that got into `state` by the verbs."""
-    if state in ("draft", "planning"):
-        run_id = controller.create_workflow("x", plan=steps("a")).id
-        if state == "planning":
-            controller.begin_planning(run_id)
+    if state == "draft":
+        return controller.create_workflow("x", plan=steps("a")).id
+    if state == "planning":
+        run_id = controller.create_unplanned("x")
+        controller.set_plan(run_id, steps("a"))
         return run_id
     plan = steps("a") if state != "waiting_approval" else [{"key": "a", "approval": True}]
     run_id = controller.enqueue_workflow(plan, task_description="x")

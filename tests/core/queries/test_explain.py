@@ -86,9 +86,8 @@ def test_a_draft_waits_for_its_start_time(
 
 
 def test_a_run_that_is_being_planned_waits_for_its_plan(controller: WorkflowController, why: Why) -> None:
-    run = controller.create_workflow("x")
-    controller.begin_planning(run.id, None, "ana")
-    _says(_only(why(run.id), "planning"), "asked for by ana", "no valid plan yet", "set_plan")
+    run_id = controller.create_unplanned("x", transitioned_by="ana")
+    _says(_only(why(run_id), "planning"), "asked for by ana", "no valid plan yet", "set_plan")
 
 
 def test_a_paused_run_says_who_when_why_and_how_many_still_drain(
