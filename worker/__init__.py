@@ -3,21 +3,15 @@
 `celery -A interlock.worker worker` starts a ready app (`application`), which is made only when it is asked for.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
-from .installation import install
+from interlock.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from celery import Celery
+    from .application import app as app
+    from .application import celery as celery
+    from .installation import install
+else:
+    __getattr__, __dir__ = lazy_names(__name__, {".application": ["app", "celery"], ".installation": ["install"]})
 
 __all__ = ["install"]
-
-
-def __getattr__(name: str) -> Celery:
-    if name in ("app", "celery"):
-        from .application import app  # noqa: PLC0415 - importing it would make an app for everyone who imports `install`
-
-        return app
-    raise AttributeError(name)

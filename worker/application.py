@@ -13,7 +13,7 @@ from celery import Celery
 
 from .installation import install
 
-__all__ = ["app"]
+__all__ = ["app", "celery"]
 
 _DEFAULTS = {
     "broker_url": "redis://127.0.0.1:6379/0",
@@ -39,3 +39,4 @@ def _make() -> Celery:
 
 
 app = _make()
+celery = app  # the other name under which `celery -A` looks for one

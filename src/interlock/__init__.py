@@ -3,10 +3,9 @@
 The names are loaded when they are first used, so that `interlock.core` works without Celery, broker or Redis.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from interlock.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from interlock.client.authoring.step import Step
@@ -16,6 +15,19 @@ if TYPE_CHECKING:
     from interlock.signals.steps.current_step import ApprovalRequested, CurrentStep, Decision, current_step
     from interlock.signals.steps.held_attempt import StepInterrupted
     from interlock.worker.installation import install
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".client.authoring.step": ["Step"],
+            ".client.authoring.workflow": ["Workflow"],
+            ".client.client": ["Client"],
+            ".core.model.retry": ["RetryPolicy"],
+            ".signals.steps.current_step": ["ApprovalRequested", "CurrentStep", "Decision", "current_step"],
+            ".signals.steps.held_attempt": ["StepInterrupted"],
+            ".worker.installation": ["install"],
+        },
+    )
 
 __all__ = [
     "ApprovalRequested",
@@ -29,29 +41,3 @@ __all__ = [
     "current_step",
     "install",
 ]
-
-_HOMES = {
-    "ApprovalRequested": "interlock.signals.steps.current_step",
-    "Client": "interlock.client.client",
-    "CurrentStep": "interlock.signals.steps.current_step",
-    "Decision": "interlock.signals.steps.current_step",
-    "RetryPolicy": "interlock.core.model.retry",
-    "Step": "interlock.client.authoring.step",
-    "StepInterrupted": "interlock.signals.steps.held_attempt",
-    "Workflow": "interlock.client.authoring.workflow",
-    "current_step": "interlock.signals.steps.current_step",
-    "install": "interlock.worker.installation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module 'interlock' has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
