@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, Final
 
-from interlock.core.machine.guards import find_guard
+from interlock.core.machine import built_in_guards
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from .state_prose import STEP_EDGES, STEP_MEANINGS, WORKFLOW_EDGES, WORKFLOW_MEANINGS
@@ -128,4 +128,4 @@ def _guards() -> str:
 
 
 def _first_line(guard_name: str) -> str:
-    return (getdoc(find_guard(guard_name)) or "").splitlines()[0]
+    return (getdoc(getattr(built_in_guards, guard_name)) or "").splitlines()[0]

@@ -18,11 +18,11 @@ from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
 from interlock.core.events import Effects
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, first_attempt_id
-from interlock.core.machine.cause import Cause
+from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.readiness import Hearing, hear
 from interlock.core.model.states import StepState, WorkflowState
-from interlock.core.orchestration.flow import ENGINE, Flow
+from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import dispatch
 
 from .claims import AttemptRef, Claim, is_held_by, read_attempt, take

@@ -10,7 +10,7 @@ from sqlalchemy import Float, bindparam, cast, func, select, update
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.machine.attempt_columns import first_attempt_id
-from interlock.core.machine.step_transition import StepMove
+from interlock.core.machine.step_transition import StepTransition
 from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Claim:
     reason: str = ""
 
 
-def _claims(**more: Any) -> tuple[StepMove, Update]:
+def _claims(**more: Any) -> tuple[StepTransition, Update]:
     """How an attempt is claimed that is the step's first one, and one that is not."""
     seconds = {name: cast(bindparam(name), Float) for name in ("lease_s", "overdue_s")}
     values = {
@@ -83,7 +83,7 @@ def _claims(**more: Any) -> tuple[StepMove, Update]:
         _steps.c.task_id == bindparam("of_task"),
         _steps.c.claim_token.is_(None),
     )
-    first = StepMove(StepState.RUNNING, *unclaimed, _steps.c.status == StepState.PENDING.value, **values)
+    first = StepTransition(StepState.RUNNING, *unclaimed, _steps.c.status == StepState.PENDING.value, **values)
     return first, update(_steps).where(*unclaimed, _steps.c.status == StepState.RUNNING.value).values(values)
 
 
@@ -118,7 +118,7 @@ def take(unit: UnitOfWork, settings: Settings, ref: AttemptRef, cause: Cause, ca
         return unit.connection.execute(later, parameters).rowcount > 0
 
     def at_first() -> bool:
-        return bool(unit.make(first, cause, **parameters))
+        return bool(unit.apply(first, cause, **parameters))
 
     is_first = ref.task_id == first_attempt_id(ref.step_id)
     if not ((at_first() or again()) if is_first else (again() or at_first())):

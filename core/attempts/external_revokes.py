@@ -12,6 +12,7 @@ from interlock.core.database.types import clock
 from interlock.core.machine.attempt_columns import ENDED, RELEASED
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.orchestration import run_end
 from interlock.core.orchestration.flow import Flow
 from interlock.core.plan import OnExternalRevoke
 
@@ -51,20 +52,19 @@ def apply_external_revoke(
     cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
     here = _steps.c.id == row.id
     released = ENDED if ended else RELEASED
-    flow = Flow(unit, settings)
     if policy is OnExternalRevoke.CANCEL:
         unit.move_steps(StepState.CANCELLED, cause, here, **released, completed_at=clock())
-        flow.interrupt_draining(StepState.CANCELLED, "soft", here)
-        flow.settled([row.id])
+        run_end.interrupt_draining(unit, StepState.CANCELLED, "soft", here)
+        Flow(unit, settings).settled([row.id])
         return
     unit.move_steps(StepState.RUNNING, cause, here, _steps.c.status == StepState.PENDING.value)
     if policy is OnExternalRevoke.PAUSE:
         unit.move_steps(StepState.PAUSED, cause, here, **released, paused_by=REVOKER)
-        flow.interrupt_draining(StepState.PAUSED, "soft", here)
+        run_end.interrupt_draining(unit, StepState.PAUSED, "soft", here)
     else:
         unit.move_steps(StepState.FAILED, cause, here, **released)
         retry_now(unit, settings, [row.id], cause)
-    flow.finish_run()
+    run_end.finish(unit)
 
 
 def _policy(unit: UnitOfWork, row: Row[*tuple[Any, ...]]) -> OnExternalRevoke:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from interlock.core.events import STATE_CHANGING, Dispatch, Effects, StateChange
 from interlock.core.fault_points import fault_point
 from interlock.core.machine.attempt_columns import first_attempt_id
-from interlock.core.machine.cause import Cause
+from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.guard_rules import rules_of
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
-from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
+from interlock.core.orchestration.run_end import EVERY_STEP_IS_SETTLED
 
 from .fast_path_sql import CLAIM, COMPLETE, COMPLETE_AND_CLAIM, END
 

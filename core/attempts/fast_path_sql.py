@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Final
 
 from interlock.core.machine.attempt_columns import FIRST_ATTEMPT
+from interlock.core.machine.cause import ENGINE
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 from interlock.core.orchestration.dependency_counts import UNSETTLED
-from interlock.core.orchestration.flow import ENGINE, EVERY_STEP_IS_SETTLED
+from interlock.core.orchestration.run_end import EVERY_STEP_IS_SETTLED
 from interlock.core.plan.run_through import KIND_SEPARATOR, NOT_CARRIED
 
 __all__ = ["CLAIM", "COMPLETE", "COMPLETE_AND_CLAIM", "END", "TURN"]

@@ -12,11 +12,11 @@ from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.json_values import storable_text
 from interlock.core.machine.attempt_columns import ENDED
-from interlock.core.machine.cause import Cause
-from interlock.core.machine.step_transition import StepMove
+from interlock.core.machine.cause import ENGINE, Cause
+from interlock.core.machine.step_transition import StepTransition
 from interlock.core.model.retry import Retry, RetryPolicy, Tally, decide
 from interlock.core.model.states import StepState
-from interlock.core.orchestration.flow import ENGINE, Flow
+from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import begin_attempts_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Failure:
 
 
 @cache
-def _failing(*, again: bool, overridden: bool) -> StepMove:
+def _failing(*, again: bool, overridden: bool) -> StepTransition:
     """How a step fails: for good or to be tried `again`, and with other arguments then where its task has `overridden` them."""
     values = {
         **ENDED,
@@ -87,10 +87,10 @@ def _failing(*, again: bool, overridden: bool) -> StepMove:
     }
     if overridden:
         values["override"] = bindparam("new_override")
-    return StepMove(StepState.FAILED, _steps.c.id == bindparam("of_step"), **values)
+    return StepTransition(StepState.FAILED, _steps.c.id == bindparam("of_step"), **values)
 
 
-_RETRY = StepMove(
+_RETRY = StepTransition(
     StepState.RUNNING,
     _steps.c.id.in_(bindparam("step_ids", expanding=True)),
     _steps.c.status == StepState.FAILED.value,
@@ -112,7 +112,7 @@ def record_failure(
         "counted_retries": tally.celery_retries,
     }
     move = _failing(again=again, overridden=failure.cause == "celery_retry")
-    unit.make(
+    unit.apply(
         move, cause, of_step=row.id, message=failure.message, delay_s=delay_s, new_override=failure.override, **counted
     )
     flow = Flow(unit, settings)
@@ -124,7 +124,7 @@ def record_failure(
 
 def retry_now(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str], cause: Cause) -> None:
     """Move failed steps to running with a new attempt each, and have them dispatched."""
-    moved = unit.make(_RETRY, cause, step_ids=list(step_ids))
+    moved = unit.apply(_RETRY, cause, step_ids=list(step_ids))
     if moved:
         begin_attempts_of(unit, settings, [change.entity_id for change in moved])
 

@@ -15,7 +15,7 @@ from interlock.core.machine.attempt_columns import ENDED
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
-from interlock.core.orchestration import approvals
+from interlock.core.orchestration import approvals, run_end
 from interlock.core.orchestration.flow import Flow
 
 from .leases import renew_leases
@@ -91,11 +91,10 @@ class Bodies:
             ).one_or_none()
             if held is None or unit.run.status is not WorkflowState.EXECUTING:
                 return False
-            flow = Flow(unit, self._settings)
             cause = Cause(held.claimed_by, spec.get("prompt") or "asks for an approval", {"task_id": ref.task_id})
-            approvals.ask(flow, [ref.step_id], cause, spec, **ENDED)
-            flow.refill()  # while it waits, it holds no place
-            flow.finish_run()
+            approvals.ask(unit, [ref.step_id], cause, spec, **ENDED)
+            Flow(unit, self._settings).refill()  # while it waits, it holds no slot
+            run_end.finish(unit)
             unit.finish()
             return True
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select, update
 
+from interlock.core.database.chunks import chunked
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
 from interlock.core.model.states import StepState
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Undelivered"]
 
-_CHUNK: Final = 5_000  # ids in one statement
 _REFUSED: Final = (
     "refused"  # key of a step's `meta`: the attempt that workers did not know what to do with, and how often
 )
@@ -78,9 +78,8 @@ class Undelivered:
 
     def not_sent(self, task_ids: Sequence[str]) -> None:
         """Have attempts be due at the next sweep whose messages the broker did not take; what was not sent counts for nothing."""
-        for start in range(0, len(task_ids), _CHUNK):
-            chunk = task_ids[start : start + _CHUNK]
-            self._database.transact(partial(self._not_sent, chunk))
+        for ids in chunked(task_ids):
+            self._database.transact(partial(self._not_sent, ids))
 
     def _not_sent(self, task_ids: Sequence[str], connection: Connection, effects: Effects) -> None:  # noqa: ARG002 - `transact`'s
         rows = (

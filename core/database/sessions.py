@@ -17,6 +17,7 @@ from interlock.core.errors import DatabaseBusy
 from interlock.core.events import Effects, EventEmitter
 from interlock.core.fault_points import fault_point
 
+from .chunks import chunked
 from .database import Database
 from .errors import is_transient
 from .retrying import repeated
@@ -31,7 +32,6 @@ __all__ = ["OpenTransaction", "read_in", "write_in"]
 
 T = TypeVar("T")
 
-_CHUNK = 5_000  # ids in one statement
 _WRITE = {"interlock_write": True}
 
 
@@ -163,8 +163,8 @@ def _refresh(session: Session, effects: Effects) -> None:
             if run_id in touched:
                 loaded[type(instance)].append(instance.__dict__["id"])
     for model, ids in loaded.items():
-        for start in range(0, len(ids), _CHUNK):
-            query = select(model).where(model.id.in_(ids[start : start + _CHUNK]))
+        for chunk in chunked(ids):
+            query = select(model).where(model.id.in_(chunk))
             session.scalars(query.execution_options(populate_existing=True)).all()
 
 

@@ -9,7 +9,10 @@ from interlock.core.errors import InvalidPlan
 from interlock.core.json_values import plain_json
 from interlock.core.names import check_text
 
-__all__ = ["Cause"]
+__all__ = ["ENGINE", "Cause"]
+
+ENGINE: Final = "engine"
+"""The actor of moves that nobody asked for: conclusions, deadlines, retries."""
 
 _ACTOR_CHARACTERS: Final = 200
 _REASON_CHARACTERS: Final = 10_000

@@ -1,7 +1,7 @@
-"""Guards attached to edges: for all workflows, or by the workflow's name and the step's key; and the asking of guards.
+"""Attaches guards to edges, for all workflows or by workflow name and step key, and asks the guards of an edge.
 
-A rule narrows the tables and never widens them. Which moves are asked is in `docs/guards.md`: those that a caller or a command
-asks for, and starts. What has happened already is not asked, so no rule can keep a report out or leave a workflow stranded.
+A rule narrows the tables and never widens them. Only moves that a caller or a command asks for are asked about, and starts
+(docs/guards.md): what has happened already is not, so no rule can keep a report out or leave a workflow stranded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from interlock.core.errors import GuardRefused
 from interlock.core.model.states import StepState
 from interlock.core.model.transitions import STEP_TABLE, table_of
 
+from . import built_in_guards  # noqa: F401 - registers what the tables name
 from .guards import objection
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from sqlalchemy import bindparam, select
 
 from interlock.core.database.tables import WorkflowRun, table_of_model
 from interlock.core.errors import RunNotFound
+from interlock.core.model.states import WorkflowState
 from interlock.core.model.transitions import WORKFLOW_TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-    from interlock.core.model.states import WorkflowState
 
 __all__ = ["LockedRun", "read_run"]
 
@@ -45,6 +44,11 @@ class LockedRun:
     open_steps: int
     waiting_steps: int = 0
     max_parallel: int | None = None
+
+    @property
+    def is_executing(self) -> bool:
+        """Whether steps may start and end."""
+        return self.status is WorkflowState.EXECUTING
 
     @property
     def stored(self) -> tuple[WorkflowState, int, int, int]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from interlock.core.model.states import StepState
 
-__all__ = ["RUN", "StepMove"]
+__all__ = ["RUN", "StepTransition"]
 
 _steps = table_of_model(WorkflowStep)
 
@@ -30,7 +30,7 @@ RUN = "of_run"
 """The parameter that every move has: the run's id."""
 
 
-class StepMove:
+class StepTransition:
     """Every step of the run that meets the conditions, moved to one state. The sources are those of the table.
 
     Attributes:
@@ -65,6 +65,6 @@ class StepMove:
         return appending(self.where, self.target)
 
     @cached_property
-    def together(self) -> Insert:
+    def insert_and_update(self) -> Insert:
         """Does both, on PostgreSQL."""
         return self.append.add_cte(self.update.returning(_steps.c.id).cte("moved"))

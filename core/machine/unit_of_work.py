@@ -36,7 +36,7 @@ from .guards import GuardContext
 from .history_rows import Subject, append_step_rows, appending, change_of, new_row
 from .pending_writes import NewStep, Unwritten
 from .run_row import LockedRun, read_run
-from .step_transition import RUN, StepMove
+from .step_transition import RUN, StepTransition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -249,23 +249,23 @@ class UnitOfWork:
             GuardRefused: An attached guard did not hold for one of the steps.
             TransitionVetoed: A listener stopped it.
         """
-        return self.make(StepMove(target, *conditions, **values), cause)
+        return self.apply(StepTransition(target, *conditions, **values), cause)
 
-    def make(self, move: StepMove, cause: Cause, **parameters: Any) -> list[StateChange]:
+    def apply(self, move: StepTransition, cause: Cause, **parameters: Any) -> list[StateChange]:
         """Make a move that is built already, with its parameters; otherwise as `move_steps`."""
         if cause.vetoable:
             self._require_steps(move.where, move.target, cause, parameters)
         elif move.claims and not self._may_start(move, cause, parameters):
             return []
-        return self._make(move, cause, parameters)
+        return self._apply(move, cause, parameters)
 
-    def _make(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
+    def _apply(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
         parameters = {**parameters, RUN: self.run.id}
         self._announce_steps(move, cause, parameters)
         connection = self.connection
         if connection.dialect.name == "postgresql":
             # The lock is held, so the move finds the rows that are appended for.
-            return self._record(append_step_rows(connection, self.run, move.together, cause, parameters))
+            return self._record(append_step_rows(connection, self.run, move.insert_and_update, cause, parameters))
         changes = append_step_rows(connection, self.run, move.append, cause, parameters)
         if changes:
             connection.execute(move.update, parameters)
@@ -286,8 +286,8 @@ class UnitOfWork:
         row = self._required_step(step_id, target, cause, self._rules if cause.vetoable else NO_RULES)
         if row is None:
             return None
-        move = StepMove(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
-        changes = self._make(move, cause, {})
+        move = StepTransition(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
+        changes = self._apply(move, cause, {})
         if not changes:
             raise TransitionConflict(**_step_edge(row, target))
         return changes[0]
@@ -329,7 +329,7 @@ class UnitOfWork:
         for row in self.connection.execute(query, {**parameters, RUN: self.run.id}).mappings().all():
             self._require_guards(STEP_TABLE.entity_type, row, target, cause, self._rules)
 
-    def _may_start(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> bool:
+    def _may_start(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> bool:
         try:
             self._require_steps(move.where, move.target, cause, parameters)
         except GuardRefused as refusal:
@@ -405,7 +405,7 @@ class UnitOfWork:
                     raise
                 logger.warning("veto of %s → %s ignored: it has already happened", change.from_state, change.to_state)
 
-    def _announce_steps(self, move: StepMove, cause: Cause, parameters: Mapping[str, Any]) -> None:
+    def _announce_steps(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> None:
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
         rows = self.connection.execute(

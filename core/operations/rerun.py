@@ -71,7 +71,7 @@ def rerun(old: UnitOfWork, settings: Settings, cause: Cause, *, emitter: EventEm
     store_plan(unit, plan)
     begin_run(unit, cause)
     _take_over(unit, run.id, cause)
-    Flow(unit, settings).readvance()
+    Flow(unit, settings).reconcile()
     unit.finish()
     return unit.run.id
 

@@ -15,9 +15,9 @@ from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import WORKFLOW_TABLE
-from interlock.core.orchestration import approvals
+from interlock.core.orchestration import run_end
 from interlock.core.orchestration.dependency_counts import UNSETTLED
-from interlock.core.orchestration.flow import Flow, check_mode
+from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import begin_attempts, redispatch_pending
 
 from .new_run import UNPLANNED
@@ -66,9 +66,9 @@ class RunOperations(SessionRuns):
         cause = Cause.asked(transitioned_by, reason)
 
         def pause(unit: UnitOfWork) -> None:
-            check_mode(mode)
+            run_end.check_mode(mode)
             _require(unit, WorkflowState.EXECUTING, WorkflowState.PAUSED)
-            Flow(unit, self._settings).pause(cause, mode=mode, paused_by=cause.actor)
+            run_end.pause(unit, cause, mode=mode, paused_by=cause.actor)
 
         self._change(run_id, pause)
 
@@ -103,7 +103,7 @@ class RunOperations(SessionRuns):
                 unit.check_run(WorkflowState.CANCELLED, cause)
             if unit.run.status in UNPLANNED:
                 unit.begin_step_history(cause)
-            Flow(unit, self._settings).end(WorkflowState.CANCELLED, cause)
+            run_end.end(unit, WorkflowState.CANCELLED, cause)
 
         self._change(run_id, cancel)
 
@@ -213,10 +213,10 @@ def _resume(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         else:
             apply_late(unit, settings, row, cause)
     if unit.run.status is WorkflowState.EXECUTING:
-        approvals.apply_stored(flow)
+        flow.apply_stored_decisions()
     unit.resuming = False
     if unit.run.status is WorkflowState.EXECUTING:
-        flow.readvance()  # a failure that paused the run has not been counted by those that wait for the step
+        flow.reconcile()  # a failure that paused the run has not been counted by those that wait for the step
 
 
 def _require(unit: UnitOfWork, state: WorkflowState, target: WorkflowState) -> None:

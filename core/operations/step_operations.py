@@ -17,11 +17,12 @@ from interlock.core.machine.attempt_columns import RELEASED
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
-from interlock.core.orchestration import approvals
+from interlock.core.orchestration import approvals, run_end
+from interlock.core.orchestration.decisions import decide
 from interlock.core.orchestration.dependency_counts import recount
-from interlock.core.orchestration.flow import Flow, check_mode
+from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import begin_attempts
-from interlock.core.orchestration.parallel_limits import Places
+from interlock.core.orchestration.parallel_limits import ParallelSlots
 
 from .session_runs import SessionRuns
 
@@ -58,7 +59,7 @@ class StepOperations(SessionRuns):
         cause = Cause.asked(transitioned_by, reason)
 
         def pause(unit: UnitOfWork) -> None:
-            check_mode(mode)
+            run_end.check_mode(mode)
             row = _step(unit, step)
             if (row.spec or {}).get("map") is not None:
                 message = f"step {step!r} is done by its items ({step}.0, …): pause those, or the workflow"
@@ -68,11 +69,10 @@ class StepOperations(SessionRuns):
                 unit.connection.execute(here.values(paused_by=cause.actor, pause_mode=mode))
                 return
             _require_live(unit, "pause")
-            flow = Flow(unit, self._settings)
             unit.move_step(row.id, StepState.PAUSED, cause, **RELEASED, paused_by=cause.actor, pause_mode=mode)
             if mode != "drain":
-                flow.interrupt_draining(StepState.PAUSED, mode, _steps.c.id == row.id)
-            flow.finish_run()
+                run_end.interrupt_draining(unit, StepState.PAUSED, mode, _steps.c.id == row.id)
+            run_end.finish(unit)
 
         self._change(run_id, pause)
 
@@ -99,7 +99,7 @@ class StepOperations(SessionRuns):
             else:
                 unit.move_step(row.id, StepState.RUNNING, cause)
                 begin_attempts(unit, self._settings, _steps.c.id == row.id)
-            Flow(unit, self._settings).finish_run()
+            run_end.finish(unit)
 
         self._change(run_id, resume)
 
@@ -127,11 +127,11 @@ class StepOperations(SessionRuns):
         cause = Cause.asked(actor, comment)
         command = "approve" if decision == approvals.APPROVED else "reject"
 
-        def decide(unit: UnitOfWork) -> None:
-            flow = Flow(unit, self._settings)
-            approvals.decide(flow, approvals.open_request(flow, step, command), decision, cause, comment)
+        def apply(unit: UnitOfWork) -> None:
+            request = approvals.open_request(unit, step, command)
+            decide(unit, self._settings, request, decision, cause=cause, comment=comment)
 
-        self._change(run_id, decide)
+        self._change(run_id, apply)
 
     def retry_step(self, run_id: str, step: str, reason: str | None = None, transitioned_by: str = "user") -> None:
         """Run a failed step of a live workflow again, at once; in a paused one, when it is resumed.
@@ -217,17 +217,16 @@ def _retry(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], cau
     spec = row.spec or {}
     is_to_be_asked = spec.get("approval") is not None and row.task_id is None
     if spec.get("map") is None and not is_to_be_asked:
-        if Places(unit, without=[row.id]).take(row):
+        if ParallelSlots(unit, without=[row.id]).acquire(row):
             retry_now(unit, settings, [row.id], cause)
-        else:  # over a limit: due, and begun by the sweeper when a place is free
+        else:  # over a limit: due, and begun by the sweeper when a slot is free
             unit.connection.execute(update(_steps).where(here).values(retry_at=clock(), completed_at=None))
         recount(unit.connection, unit.run.id)
         return
     unit.move_steps(StepState.RUNNING, cause, here, started_at=clock(), completed_at=None, retry_at=None)
     recount(unit.connection, unit.run.id)
-    flow = Flow(unit, settings)
-    flow.begin_again(row)
-    flow.finish_run()
+    Flow(unit, settings).restart(row)
+    run_end.finish(unit)
 
 
 def _settle(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]], result: Any, cause: Cause) -> None:

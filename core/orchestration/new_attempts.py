@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Float, String, bindparam, case, cast, literal, update
 
+from interlock.core.database.chunks import chunked
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, NO_CLAIM, dispatch_of, first_attempt_id
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from interlock.core.settings import Settings
 
 __all__ = ["begin_attempts", "begin_attempts_of", "begin_first_attempts", "dispatch", "redispatch_pending"]
-
-_CHUNK = 5_000  # ids in one statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
 _steps = table_of_model(WorkflowStep)
 
@@ -63,8 +62,8 @@ def begin_attempts(unit: UnitOfWork, settings: Settings, *conditions: ColumnElem
 
 def begin_attempts_of(unit: UnitOfWork, settings: Settings, step_ids: Sequence[str]) -> None:
     """The same for the steps with these ids."""
-    for start in range(0, len(step_ids), _CHUNK):
-        _begin(unit, settings, _BEGIN_OF, step_ids=list(step_ids[start : start + _CHUNK]))
+    for ids in chunked(step_ids):
+        _begin(unit, settings, _BEGIN_OF, step_ids=list(ids))
 
 
 def _begin(unit: UnitOfWork, settings: Settings, statement: ReturningUpdate[Any], **parameters: Any) -> None:
@@ -83,8 +82,8 @@ def begin_first_attempts(unit: UnitOfWork, settings: Settings, step_ids: Sequenc
             step.dispatch_check_at = settings.redispatch_s
         dispatch(unit, beginning)
         return
-    for start in range(0, len(step_ids), _CHUNK):
-        _begin(unit, settings, _BEGIN_PENDING, step_ids=list(step_ids[start : start + _CHUNK]))
+    for ids in chunked(step_ids):
+        _begin(unit, settings, _BEGIN_PENDING, step_ids=list(ids))
 
 
 def redispatch_pending(unit: UnitOfWork, settings: Settings) -> None:

@@ -1,8 +1,8 @@
-"""How many steps may be in work at once, in a run and among the children of a mapped step.
+"""Limits how many steps are in work at once, in a run and among the items of a mapped step.
 
-A place is held from an attempt's dispatch until its step has settled or waits for a person: over a retry that is coming, and
-over a pause, since what was paused goes on without asking again. What is ready beyond the limit stays pending without an attempt,
-and is started when others give their places back. Gates and mapped steps do no work of their own and need no place.
+A slot is held from an attempt's dispatch until its step has settled or waits for a person: over a retry that is coming, and over a
+pause, since what was paused goes on without asking again. A step that is ready beyond the limit stays pending without an attempt,
+and is started when a slot is given back. Gates and mapped steps do no work of their own and need no slot.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from interlock.core.machine.run_row import LockedRun
     from interlock.core.machine.unit_of_work import UnitOfWork
 
-__all__ = ["Places", "ready_rows"]
+__all__ = ["ParallelSlots", "ready_rows"]
 
 _steps = table_of_model(WorkflowStep)
 
-_HOLDS_A_PLACE = or_(
+_HOLDS_A_SLOT = or_(
     and_(
         _steps.c.status.in_([StepState.RUNNING.value, StepState.PAUSED.value]),
         _steps.c.task_id.is_not(None),
     ),
     and_(_steps.c.status == StepState.PENDING.value, _steps.c.attempt > 0),
-    # One for which something was asked while the workflow was paused gets its place when that is done.
+    # One for which something was asked while the workflow was paused gets its slot when that is done.
     and_(_steps.c.status == StepState.FAILED.value, _steps.c.retry_at.is_not(None), _steps.c.late.is_(None)),
 )
 _LIMIT = _steps.c.spec["map"]["max_parallel"].as_integer()
 _HELD = (
     select(_steps.c.parent_id, func.count().label("held"))
-    .where(_steps.c.run_id == bindparam("of_run"), _HOLDS_A_PLACE)
+    .where(_steps.c.run_id == bindparam("of_run"), _HOLDS_A_SLOT)
     .group_by(_steps.c.parent_id)
 )
 _READY = (
@@ -58,23 +58,23 @@ _READY_ITEMS = _READY.where(_steps.c.parent_id == bindparam("of_parent"))
 _READ_AHEAD = 100
 
 
-class Places:
-    """The places that are left, read once, when a limited step first asks; a place that is taken is counted here."""
+class ParallelSlots:
+    """The slots of one run. What is in use is read once, when a limited step first asks; what is acquired is counted here."""
 
     def __init__(self, unit: UnitOfWork, *, without: Sequence[str] = ()) -> None:
         """Set up; nothing is read yet.
 
         Args:
             unit: The run.
-            without: Ids of steps whose own places do not count.
+            without: Ids of steps whose own slots do not count.
         """
         self._unit = unit
         self._run = unit.run
         self._without = without
         self._held: Counter[str | None] | None = None
 
-    def take(self, row: Row[*tuple[Any, ...]] | NewStep) -> bool:
-        """Take a place for a step (a row with `parent_id` and `spec`); False where none is left."""
+    def acquire(self, row: Row[*tuple[Any, ...]] | NewStep) -> bool:
+        """Take a slot for a step (a row with `parent_id` and `spec`); False where none is free."""
         siblings = _sibling_limit(row)
         if self._run.max_parallel is None and siblings is None:
             return True
@@ -86,13 +86,13 @@ class Places:
         held[row.parent_id] += 1
         return True
 
-    def left_among(self, parent: Row[*tuple[Any, ...]]) -> int:
+    def free_among(self, parent: Row[*tuple[Any, ...]]) -> int:
         """How many children of a limited mapped step (a row with `id` and `spec`) may be started."""
         held = self._count()
         left: int = parent.spec["map"]["max_parallel"] - held[parent.id]
         return max(0, left if self._run.max_parallel is None else min(left, self._run.max_parallel - held.total()))
 
-    def full_parents(self) -> list[str]:
+    def saturated_parents(self) -> list[str]:
         """Ids of the mapped steps of which as many children are in work as may be."""
         held = self._count()
         parents = [parent for parent in held if parent is not None]

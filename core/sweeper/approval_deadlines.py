@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from interlock.core.database.tables import ApprovalRequest, WorkflowRun, table_of_model
 from interlock.core.database.types import clock
-from interlock.core.machine.cause import Cause
+from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.model.states import WorkflowState
 from interlock.core.orchestration import approvals
-from interlock.core.orchestration.flow import ENGINE, Flow
+from interlock.core.orchestration.decisions import decide
 
 from .run_kind import NOTHING, Due, RunKind, SweepResult, without
 
@@ -58,5 +58,5 @@ class ApprovalDeadlines(RunKind):
             return NOTHING
         decision = approvals.APPROVED if (request.spec or {}).get("default") == "approve" else approvals.REJECTED
         cause = Cause(ENGINE, "the deadline of the approval has passed")
-        approvals.decide(Flow(unit, self.settings), request, decision, cause, by_deadline=True)
+        decide(unit, self.settings, request, decision, cause=cause, by_deadline=True)
         return SweepResult(decided=1)

@@ -9,10 +9,9 @@ from sqlalchemy import select
 from interlock.core.attempts.outcomes import retry_now
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
-from interlock.core.machine.cause import Cause
+from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.model.states import StepState, WorkflowState
-from interlock.core.orchestration.flow import ENGINE
-from interlock.core.orchestration.parallel_limits import Places
+from interlock.core.orchestration.parallel_limits import ParallelSlots
 
 from .run_kind import EXECUTING, NOTHING, Due, RunKind, SweepResult, without
 
@@ -62,7 +61,7 @@ class DueRetries(RunKind):
             .where(_steps.c.id.in_(due.ids), _steps.c.retry_at <= clock())
             .order_by(_steps.c.retry_at),
         ).all()
-        places = Places(unit, without=[row.id for row in rows])
-        step_ids = [row.id for row in rows if places.take(row)]
+        slots = ParallelSlots(unit, without=[row.id for row in rows])
+        step_ids = [row.id for row in rows if slots.acquire(row)]
         retry_now(unit, self.settings, step_ids, Cause(ENGINE, "retry"))
         return SweepResult(retried=len(step_ids))

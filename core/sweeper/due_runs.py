@@ -10,10 +10,10 @@ from sqlalchemy import and_, or_, select, update
 from interlock.core.database.tables import WorkflowRun, table_of_model
 from interlock.core.database.types import clock, seconds_after
 from interlock.core.errors import GuardRefused
-from interlock.core.machine.cause import Cause
+from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.model.states import WorkflowState
 from interlock.core.operations.new_run import start_run
-from interlock.core.orchestration.flow import ENGINE, Flow
+from interlock.core.orchestration import run_end
 
 from .run_kind import NOTHING, Due, RunKind, SweepResult, without
 
@@ -75,5 +75,5 @@ class DueRuns(RunKind):
         cause = Cause(ENGINE, "the workflow's deadline has passed")
         # Only an executing run may fail; one that waits for a person has no other edge than cancelled.
         target = WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
-        Flow(unit, self.settings).end(target, cause, error=cause.reason)
+        run_end.end(unit, target, cause, error=cause.reason)
         return SweepResult(runs_overdue=1)

@@ -55,5 +55,5 @@ class StalledRuns(RunKind):
         if unit.connection.scalar(moving):
             return NOTHING
         before = unit.run.seq
-        Flow(unit, self.settings).readvance()
+        Flow(unit, self.settings).reconcile()
         return SweepResult(revived=int(unit.run.seq != before or bool(unit.effects.dispatches)))

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from interlock.client.following.watching import watch_session
 from interlock.core.database.tables import StateHistory, WorkflowRun, WorkflowStep
-from interlock.core.orchestration.flow import ENGINE
+from interlock.core.machine.cause import ENGINE
 from interlock.core.queries.history import HistoryReader
 from interlock.core.verify import Verification, verify
 from interlock.signals.events.subscriber import Subscriber, Target
