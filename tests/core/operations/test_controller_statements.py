@@ -14,7 +14,8 @@ import pytest
 from interlock.core import StateMachine, WorkflowController
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.settings import Settings
-from interlock.core.sweeper.due_runs import Overdue
+from interlock.core.sweeper.due_retries import DueRetries
+from interlock.core.sweeper.run_kind import Due
 from interlock.signals.control.command import Command
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import Rows, Traffic, step, traffic
@@ -158,8 +159,8 @@ def _retry_when_due(stage: Stage) -> None:
     rows = Rows(stage.database)
     rows.make_due(stage.run_id, "a", "retry_at")
     step_id = rows.step(stage.run_id, "a").id
-    overdue = Overdue(stage.database, Settings())
-    stage.measure(lambda: overdue.retry(stage.run_id, [step_id]))
+    retries = DueRetries(stage.database, Settings())
+    stage.measure(lambda: retries.enter(Due(stage.run_id, (step_id,))))
 
 
 def _pause(stage: Stage) -> None:
