@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tenacity import RetryCallState
+
 __all__ = ["Backoff", "BackoffTimer"]
 
 _MOST_DOUBLINGS: Final = 64  # a float overflows at 1,024; no pause gets that far
@@ -34,6 +36,10 @@ class Backoff:
         """Seconds to wait after so many failures in a row, 1 being the first."""
         pause_s = min(self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), self.longest_s)
         return pause_s * random.uniform(1 - self.jitter, 1) if self.jitter else pause_s  # noqa: S311 - no secret
+
+    def wait(self, state: RetryCallState) -> float:
+        """The pause as tenacity asks for it, as its `wait`."""
+        return self.pause_s(state.attempt_number)
 
     def pauses(self) -> list[float]:
         """The different pauses in order, without jitter; the last one is `longest_s`."""

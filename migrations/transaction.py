@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import NullPool, event, text
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+from tenacity import stop_after_delay
 
+from interlock.core.backoff import Backoff
 from interlock.core.database.database import open_database
 from interlock.core.database.errors import is_transient
+from interlock.core.database.retrying import retry_call
 from interlock.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 # Any 64-bit number that no other program locks in this database: the ASCII codes of "intrlock".
 _LOCK_KEY = int.from_bytes(b"intrlock", "big")
+_PAUSES = Backoff(0.1, 0.1, jitter=1.0)
 
 
 @contextmanager
@@ -68,10 +71,12 @@ def _run_locked(connection: Connection, work: Callable[[Connection], T]) -> T:
     return result
 
 
-@retry(retry=retry_if_exception(is_transient), wait=wait_random(0, 0.1), stop=stop_after_delay(30), reraise=True)
 def _switch_to_wal(database: Database) -> None:
     # The first connection to a new file does it. Of two at once, SQLite tells one "locked" without letting it wait.
-    database.engine.connect().close()
+    def connect() -> None:
+        database.engine.connect().close()
+
+    retry_call(connect, when=is_transient, backoff=_PAUSES, stop=stop_after_delay(30))
 
 
 def _without_cascades(dbapi_connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from kombu.exceptions import OperationalError as BrokerError
-
-from interlock.core.database.errors import is_temporary
+from interlock.core.database.errors import may_succeed_later
 from interlock.core.errors import InterlockError
 from interlock.core.model.transitions import WORKFLOW_TABLE
 from interlock.core.queries.history import PAGE
@@ -153,7 +151,7 @@ class Schedule:
 
     def read_failed(self, error: Exception) -> None:
         """Try again later, where that can help and the watch has begun; raise `error` otherwise."""
-        if not self._begun or not _may_pass(error):
+        if not self._begun or not may_succeed_later(error):
             raise error
         if not self._failing:
             logger.warning("the history cannot be read (%s); trying again", type(error).__name__)
@@ -248,7 +246,3 @@ def ends_run(change: StateChange) -> bool:
     """Whether `change` is the end of its run, and so its last."""
     table = WORKFLOW_TABLE
     return change.entity_type == table.entity_type and table.is_terminal(table.parse(change.to_state))
-
-
-def _may_pass(error: Exception) -> bool:
-    return isinstance(error, (OSError, BrokerError)) or is_temporary(error)

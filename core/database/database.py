@@ -20,12 +20,11 @@ from sqlalchemy.orm import Session
 
 from interlock.core.errors import ConfigurationError
 from interlock.core.events import STATE_CHANGED, Effects, EventEmitter
-from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted_url
 
 from .connections import KeptConnections
 from .errors import READ_ONLY, is_transient
-from .retrying import repeated
+from .retrying import retry_transient, run_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +90,24 @@ class Database:
             yield connection
 
     @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._kept.take() as connection, connection.begin():
+            yield connection
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a reading `work` on a connection of its own, again after a transient failure.
+
+        Raises:
+            DatabaseBusy: The database gave up on every try.
+        """
+
+        def once() -> T:
+            with self.reading() as connection:
+                return work(connection)
+
+        return retry_transient(once)
+
+    @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A connection for reading whose statements all see the database as it is at the first one, whoever writes meanwhile.
 
@@ -113,16 +130,7 @@ class Database:
         Raises:
             DatabaseBusy: The database gave up on every try.
         """
-
-        def once() -> tuple[T, Effects]:
-            effects = Effects()
-            with self._kept.take() as connection, connection.begin():
-                result = work(connection, effects)
-                fault_point(f"{kind}.commit", subject)
-            fault_point(f"{kind}.committed", subject)
-            return result, effects
-
-        result, effects = repeated(once)
+        result, effects = run_transaction(self._writing, work, kind, subject)
         self.deliver(effects, self.emitter)
         return result
 

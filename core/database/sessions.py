@@ -7,7 +7,9 @@ all: the sweeper dispatches it and subscribers catch up.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, event, select
@@ -20,11 +22,11 @@ from interlock.core.fault_points import fault_point
 from .chunks import chunked
 from .database import Database
 from .errors import is_transient
-from .retrying import repeated
+from .retrying import run_transaction
 from .tables import WorkflowRun, WorkflowStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -69,19 +71,21 @@ def write_in(
     if session.in_transaction():
         return _joined(session, work, deliver)
 
-    def once() -> tuple[T, Effects]:
-        effects = Effects()
-        with session.begin():
-            result = work(session.connection(execution_options=_WRITE), effects, False)  # noqa: FBT003 - not joined
-            _refresh(session, effects)
-            fault_point("verb.commit")
-        fault_point("verb.committed")
-        return result, effects
+    def work_and_refresh(connection: Connection, effects: Effects) -> T:
+        result = work(connection, effects, False)  # noqa: FBT003 - not joined
+        _refresh(session, effects)
+        return result
 
-    result, effects = repeated(once)
+    result, effects = run_transaction(partial(_begun, session), work_and_refresh, "verb")
     if not _inside_outer_transaction(session):
         deliver(effects)
     return result
+
+
+@contextmanager
+def _begun(session: Session) -> Iterator[Connection]:
+    with session.begin():
+        yield session.connection(execution_options=_WRITE)
 
 
 def read_in(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from interlock.core.database.retrying import repeated
 from interlock.core.database.sessions import OpenTransaction
 from interlock.core.database.tables import ControlCommand, WorkflowRun, table_of_model
 from interlock.core.errors import CommandRefused, InterlockError, RunNotFound
@@ -133,7 +132,7 @@ class CommandHandler:
         except CommandRefused as refusal:
             return {"ok": False, "error": error_document(refusal)}
         if command.command in READING:
-            return repeated(lambda: self._look(command, args))
+            return self._database.read(lambda connection: self._look(connection, command, args))
         if command.command == "dispatch":
             # A hint from a client that knows no routes: send what is due now, as far as the pace allows, and not at the next
             # sweep. Nothing to record, and nothing to tell: whoever is due is sent sooner or later.
@@ -149,9 +148,8 @@ class CommandHandler:
         # What the verb had done before it was refused is rolled back; that it was refused is an outcome like another.
         return self._transact(command, lambda *_: outcome, fresh=fresh)
 
-    def _look(self, command: Command, args: Args) -> dict[str, Any]:
-        with self._database.reading() as connection:
-            return _outcome(lambda: self._reading[command.command](connection, command, args))
+    def _look(self, connection: Connection, command: Command, args: Args) -> dict[str, Any]:
+        return _outcome(lambda: self._reading[command.command](connection, command, args))
 
     def _transact(
         self, command: Command, act: Callable[[Connection, Effects], dict[str, Any]], *, fresh: bool

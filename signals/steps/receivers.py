@@ -16,11 +16,13 @@ from uuid import uuid4
 
 from celery.exceptions import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import stop_after_delay
 
 from interlock.core.attempts.attempts import AttemptRef, Claim
 from interlock.core.attempts.outcomes import Failure
-from interlock.core.database.errors import is_temporary
+from interlock.core.backoff import Backoff
+from interlock.core.database.errors import may_succeed_later
+from interlock.core.database.retrying import retry_call
 from interlock.core.errors import InterlockError
 from interlock.core.fault_points import fault_point
 from interlock.core.json_values import json_size, plain_json, shown_path
@@ -59,6 +61,7 @@ logger = logging.getLogger("interlock.receivers")
 
 _TRACEBACK_CHARACTERS = 10_000
 _LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
+_REPORT_PAUSES = Backoff(0.1, 2.0, jitter=1.0)
 
 
 _expected: dict[str, Callable[[], HeldAttempt]] = {}
@@ -265,15 +268,4 @@ def persist(call: Callable[[], T], *, retry_s: float) -> T:
 
     Claims and reports are idempotent by their token, so one whose answer was lost is simply made again.
     """
-    try:
-        return call()  # as nearly always: a policy that nobody needs takes a tenth of a claim's time to set up
-    except Exception as error:
-        if not is_temporary(error):
-            raise
-    retrying = Retrying(
-        stop=stop_after_delay(retry_s),
-        wait=wait_random_exponential(multiplier=0.1, max=2),
-        retry=retry_if_exception(is_temporary),
-        reraise=True,
-    )
-    return retrying(call)
+    return retry_call(call, when=may_succeed_later, backoff=_REPORT_PAUSES, stop=stop_after_delay(retry_s))

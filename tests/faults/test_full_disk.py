@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import event
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.database.errors import is_temporary
+from interlock.core.database.errors import may_succeed_later
 from interlock.core.fault_points import FaultPlan, FaultRule
 from interlock.core.settings import Settings
 from interlock.migrations import upgrade
@@ -132,7 +132,7 @@ def test_a_result_that_finds_no_room_waits_for_it_and_so_does_what_a_person_asks
             for ask in (lambda: deployment.client.cancel(run_id), lambda: deployment.enqueue(step("x", "echo", 1))):
                 with pytest.raises(Exception, match="disk is full") as no_room:
                     ask()
-                assert is_temporary(no_room.value)
+                assert may_succeed_later(no_room.value)
             assert deployment.client.status(run_id)["seq"] == seq
             assert len(deployment.client.list()) == runs
         room = time.monotonic()
@@ -196,7 +196,7 @@ def test_every_kind_of_commit_that_finds_no_room_writes_nothing_and_is_done_when
                 pages.append(int(connection.exec_driver_sql("PRAGMA page_count").scalar_one()))
             with pytest.raises(Exception, match="disk is full") as full:
                 act()
-            assert is_temporary(full.value)
+            assert may_succeed_later(full.value)
             pages.clear()
             session.rollback()
             assert _everything(database) == before

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from interlock.core.backoff import Backoff
 from interlock.core.database.revision import EXPECTED_REVISION, VERSION_TABLE
 from interlock.core.errors import ConfigurationError
 from interlock.migrations import check, current, downgrade, transaction, upgrade
@@ -196,15 +197,17 @@ def test_a_file_that_somebody_else_is_making_is_waited_for(sqlite_url: str, monk
     """SQLite refuses at once to switch it to WAL, however long it may wait for other locks; then the other is done."""
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        refusals: list[object] = []
+        refusals: list[int] = []
 
-        def on_refusal(state: object) -> None:
-            refusals.append(state)
-            other.execute("COMMIT")
+        class Refused(Backoff):
+            def pause_s(self, failures: int) -> float:
+                refusals.append(failures)
+                other.execute("COMMIT")
+                return 0.0
 
-        monkeypatch.setattr(transaction._switch_to_wal.retry, "before_sleep", on_refusal)
+        monkeypatch.setattr(transaction, "_PAUSES", Refused(0.0, 0.0))
         upgrade(sqlite_url)
-    assert len(refusals) == 1
+    assert refusals == [1]
     assert current(sqlite_url) == EXPECTED_REVISION
 
 

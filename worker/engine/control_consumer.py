@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import KombuError
 from kombu.mixins import ConsumerMixin
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from interlock.core.database.errors import is_lost_connection
-from interlock.core.errors import CommandRefused, InterlockError
+from interlock.core.database.errors import may_succeed_later
+from interlock.core.errors import CommandRefused
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted
 from interlock.signals.control.admission import Admitted, ControlDoor, TurnedAway
@@ -111,7 +109,7 @@ class ControlConsumer(ConsumerMixin):
         try:
             outcome = self._handler.handle(command)
         except Exception as error:  # whatever a message holds, it must not end the consumer
-            if _may_pass(error):
+            if may_succeed_later(error):
                 logger.warning("command %s is delivered again: %s", command.id, type(error).__name__)
                 self._stop.wait(_RETRY_S)
                 message.requeue()
@@ -186,10 +184,3 @@ class ControlConsumer(ConsumerMixin):
                 bound(producer.channel, routing_key)
         except lost as error:
             logger.warning("could not answer on %s: %s", routing_key, type(error).__name__)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same command may succeed later: the database is away or busy, as opposed to the command being wrong."""
-    if isinstance(error, InterlockError):
-        return error.retryable
-    return isinstance(error, (OperationalError, InterfaceError, PoolTimeout)) or is_lost_connection(error)

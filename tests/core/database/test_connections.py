@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from interlock.core.database.errors import is_temporary
+from interlock.core.database.errors import may_succeed_later
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_a_connection_that_ends_under_way_is_lost_and_replaced(notes: Database) 
         with pytest.raises(DBAPIError) as lost:
             answer()
     assert lost.value.connection_invalidated
-    assert is_temporary(lost.value)
+    assert may_succeed_later(lost.value)
     assert notes.send_prepared("note", NOTE, [b"three"])() == [[b"5"]]
 
 
