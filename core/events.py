@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import TransitionVetoed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
 __all__ = ["STATE_CHANGED", "STATE_CHANGING", "Dispatch", "Effects", "EventEmitter", "Interrupt", "StateChange"]
@@ -44,6 +44,26 @@ class StateChange:
     created_at: datetime | None = None
     meta: dict[str, Any] | None = None
     history_id: int | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> StateChange:
+        """Make a change of the columns of `state_history`; without `id` and `created_at` where the row is not stored yet."""
+        return cls(
+            entity_type=row["entity_type"],
+            entity_id=row["entity_id"],
+            session_id=row["session_id"],
+            workflow_id=row["workflow_id"],
+            seq=row["seq"],
+            from_state=row["from_state"],
+            to_state=row["to_state"],
+            reason=row["transition_reason"],
+            transitioned_by=row["transitioned_by"],
+            step_key=row["step_key"],
+            attempt=row["attempt"],
+            created_at=row.get("created_at"),
+            meta=row["meta"],
+            history_id=row.get("id"),
+        )
 
     def data(self) -> dict[str, Any]:
         """The fields as JSON: what listeners get and what events carry as `data`."""

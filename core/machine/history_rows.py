@@ -1,12 +1,13 @@
-"""Appending to the history: the rows of moves that a unit of work has made, numbered from the locked run's `seq`.
+"""Makes rows of the history, numbered from the locked run's `seq`, and the changes that listeners and subscribers get.
 
-Only `unit_of_work` calls it, together with the move itself and in its transaction. Rows that are known without the database are
-made here and inserted with others (`unwritten`); those of steps that a move finds in the tables are inserted at once.
+Only `UnitOfWork` calls this, in the transaction of the transition itself. Rows that are known without the database are made here
+and inserted with others (`pending_writes`); those of steps that a transition finds in the tables are inserted at once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, insert, literal, null, select
@@ -19,17 +20,17 @@ from interlock.core.model.transitions import STEP_TABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, Connection, Insert, Row
+    from sqlalchemy import ColumnElement, Connection, Insert
 
     from interlock.core.model.states import StepState
 
     from .cause import Cause
     from .run_row import LockedRun
 
-__all__ = ["STORED", "Subject", "append_step_rows", "appending", "change_of", "change_of_row", "new_row"]
+__all__ = ["GENERATED", "HistorySubject", "append_step_rows", "appending", "next_row", "row_of"]
 
-#: What the database gives a new row of the history, and its number.
-STORED = ("id", "seq", "created_at")
+GENERATED = ("id", "seq", "created_at")
+"""What the database generates for a new row of the history, and the number to tell rows apart by."""
 
 _steps = table_of_model(WorkflowStep)
 _history = table_of_model(StateHistory)
@@ -62,47 +63,23 @@ _RETURNED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose row it is; with the row's own columns once there is one."""
+class HistorySubject:
+    """Whose row it is; a step with its key and attempt."""
 
     entity_type: str
     entity_id: str
     step_key: str | None = None
     attempt: int | None = None
-    seq: int = 0
-    history_id: int | None = None
-    created_at: Any = None
 
 
-def change_of(run: LockedRun, subject: Subject, source: str | None, target: str, cause: Cause) -> StateChange:
-    """The change as listeners and subscribers are told it."""
-    return StateChange(
-        entity_type=subject.entity_type,
-        entity_id=subject.entity_id,
-        session_id=run.session_id,
-        workflow_id=run.id,
-        seq=subject.seq,
-        from_state=None if source is None else str(source),
-        to_state=str(target),
-        reason=cause.reason,
-        transitioned_by=cause.actor,
-        step_key=subject.step_key,
-        attempt=subject.attempt,
-        created_at=subject.created_at,
-        meta=cause.meta,
-        history_id=subject.history_id,
-    )
-
-
-def new_row(run: LockedRun, subject: Subject, source: str | None, target: str, cause: Cause) -> dict[str, Any]:
-    """The next row of the run's history, to be inserted; with the columns of `_WRITTEN` but for its time."""
-    run.seq += 1
+def row_of(run: LockedRun, subject: HistorySubject, source: str | None, target: str, cause: Cause) -> dict[str, Any]:
+    """The row that a transition would write, without what is given when it is written: number, id and time."""
     return {
         "entity_type": subject.entity_type,
         "entity_id": subject.entity_id,
         "session_id": run.session_id,
         "workflow_id": run.id,
-        "seq": run.seq,
+        "seq": 0,
         "from_state": None if source is None else str(source),
         "to_state": str(target),
         "transition_reason": cause.reason,
@@ -113,24 +90,10 @@ def new_row(run: LockedRun, subject: Subject, source: str | None, target: str, c
     }
 
 
-def change_of_row(row: Mapping[str, Any], stored: Row[*tuple[Any, ...]]) -> StateChange:
-    """The change that a row of `new_row` is, with what the database gave it (`STORED`)."""
-    return StateChange(
-        entity_type=row["entity_type"],
-        entity_id=row["entity_id"],
-        session_id=row["session_id"],
-        workflow_id=row["workflow_id"],
-        seq=row["seq"],
-        from_state=row["from_state"],
-        to_state=row["to_state"],
-        reason=row["transition_reason"],
-        transitioned_by=row["transitioned_by"],
-        step_key=row["step_key"],
-        attempt=row["attempt"],
-        created_at=stored.created_at,
-        meta=row["meta"],
-        history_id=stored.id,
-    )
+def next_row(run: LockedRun, subject: HistorySubject, source: str | None, target: str, cause: Cause) -> dict[str, Any]:
+    """The next row of the run's history, to be inserted."""
+    run.seq += 1
+    return {**row_of(run, subject, source, target, cause), "seq": run.seq}
 
 
 def appending(where: ColumnElement[bool], target: StepState | None) -> Insert:
@@ -179,24 +142,15 @@ def append_step_rows(
         cause: Who and why.
         parameters: Of the statement's conditions.
     """
-    told = {"behind": run.seq, "reason": cause.reason, "actor": cause.actor, "about": cause.meta}
-    rows = connection.execute(statement, {**told, **parameters}).all()
+    given = {"behind": run.seq, "reason": cause.reason, "actor": cause.actor, "about": cause.meta}
+    rows = connection.execute(statement, {**given, **parameters}).mappings().all()
     run.seq += len(rows)
-    return [
-        change_of(
-            run,
-            Subject(
-                STEP_TABLE.entity_type,
-                row.entity_id,
-                row.step_key,
-                row.attempt,
-                seq=row.seq,
-                history_id=row.id,
-                created_at=row.created_at,
-            ),
-            row.from_state,
-            row.to_state,
-            cause,
-        )
-        for row in sorted(rows, key=lambda row: row.seq)
-    ]
+    same = {
+        "entity_type": STEP_TABLE.entity_type,
+        "session_id": run.session_id,
+        "workflow_id": run.id,
+        "transition_reason": cause.reason,
+        "transitioned_by": cause.actor,
+        "meta": cause.meta,
+    }
+    return [StateChange.from_row({**same, **row}) for row in sorted(rows, key=itemgetter("seq"))]

@@ -16,16 +16,16 @@ from sqlalchemy import ClauseElement, bindparam, update
 from interlock.core.database.bulk_insert import Batch, insert_batches, insert_behind
 from interlock.core.database.tables import StateHistory, StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
+from interlock.core.events import StateChange
 from interlock.core.model.states import StepState
 
-from .history_rows import STORED, change_of_row
+from .history_rows import GENERATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection, Row, Update
 
-    from interlock.core.events import StateChange
     from interlock.core.model.states import WorkflowState
 
     from .run_row import LockedRun
@@ -137,7 +137,7 @@ class Unwritten:
             Batch(_dependencies, [{"upstream_id": up, "step_id": down, "run_id": run.id} for up, down in self.edges]),
             Batch(_history, self.history),
         ]
-        stored = insert_batches(connection, batches, STORED if self.history else ())
+        stored = insert_batches(connection, batches, GENERATED if self.history else ())
         self.is_new, self.steps, self.edges = False, {}, []
         return self._told(stored)
 
@@ -159,15 +159,15 @@ class Unwritten:
             written = written.values(expressions)
         parameters = {_new(name): value for name, value in columns.items() if name not in expressions}
         parameters |= {"written_run": run.id, "written_status": status.value}
-        stored = insert_behind(connection, written, parameters, Batch(_history, self.history), STORED)
+        stored = insert_behind(connection, written, parameters, Batch(_history, self.history), GENERATED)
         if stored is None:
             return None
         self.values = {}
         return self._told(stored)
 
     def _told(self, stored: Iterable[Row[*tuple[Any, ...]]]) -> list[StateChange]:
-        by_seq = {row.seq: row for row in stored}
-        changes = [change_of_row(row, by_seq[row["seq"]]) for row in self.history]
+        generated = {row.seq: row._asdict() for row in stored}
+        changes = [StateChange.from_row({**row, **generated[row["seq"]]}) for row in self.history]
         self.history = []
         return changes
 

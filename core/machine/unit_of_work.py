@@ -33,7 +33,7 @@ from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
 from .guards import GuardContext
-from .history_rows import Subject, append_step_rows, appending, change_of, new_row
+from .history_rows import HistorySubject, append_step_rows, appending, next_row, row_of
 from .pending_writes import NewStep, Unwritten
 from .run_row import LockedRun, read_run
 from .step_transition import RUN, StepTransition
@@ -136,7 +136,7 @@ class UnitOfWork:
 
     def begin_run_history(self, cause: Cause) -> None:
         """Write the run's first row: from nothing to the state it was created in."""
-        self._append(Subject(WORKFLOW_TABLE.entity_type, self.run.id), None, self.run.status, cause)
+        self._append(HistorySubject(WORKFLOW_TABLE.entity_type, self.run.id), None, self.run.status, cause)
 
     def set_run(self, **values: Any) -> None:
         """Write columns of the run's row other than its status; a time may be given as `FromNow`."""
@@ -166,8 +166,8 @@ class UnitOfWork:
         if source == target:
             return False
         self._require_run(target, cause, self._rules if cause.vetoable or source in _STARTING else NO_RULES)
-        subject = Subject(WORKFLOW_TABLE.entity_type, self.run.id)
-        self._announce([change_of(self.run, subject, source, target, cause)], cause)
+        subject = HistorySubject(WORKFLOW_TABLE.entity_type, self.run.id)
+        self._announce([row_of(self.run, subject, source, target, cause)], cause)
         if WORKFLOW_TABLE.is_terminal(target):
             values = {"completed_at": clock(), "start_at": None, "deadline_at": None, **values}
         self.set_run(**values)
@@ -217,7 +217,7 @@ class UnitOfWork:
         """Write the first row of every step of the run (that meets `conditions`), in plan order."""
         if self._unwritten.steps and not conditions:
             for step in self._unwritten.steps.values():
-                subject = Subject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
+                subject = HistorySubject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
                 self._append(subject, None, StepState.PENDING, cause)
             return
         append = appending(and_(_steps.c.run_id == self.run.id, *conditions), None)
@@ -367,8 +367,8 @@ class UnitOfWork:
         self._record(self._unwritten.insert(self._connection, self.run))
         self._stored = stored
 
-    def _append(self, subject: Subject, source: str | None, target: str, cause: Cause) -> None:
-        self._unwritten.history.append(new_row(self.run, subject, source, target, cause))
+    def _append(self, subject: HistorySubject, source: str | None, target: str, cause: Cause) -> None:
+        self._unwritten.history.append(next_row(self.run, subject, source, target, cause))
 
     def _require_guards(
         self, entity_type: str, row: Mapping[Any, Any], target: str, cause: Cause, rules: GuardRules
@@ -390,12 +390,13 @@ class UnitOfWork:
         self.effects.changes.extend(changes)
         return changes
 
-    def _announce(self, changes: list[StateChange], cause: Cause) -> None:
+    def _announce(self, rows: list[dict[str, Any]], cause: Cause) -> None:
         """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
         self._write()  # a listener may look at the rows
-        for change in changes:
+        for row in rows:
+            change = StateChange.from_row(row)
             try:
                 self._emitter.emit(STATE_CHANGING, change.data())
             except TransitionVetoed as veto:
@@ -408,25 +409,18 @@ class UnitOfWork:
     def _announce_steps(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> None:
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
-        rows = self.connection.execute(
+        moving = (
             select(_steps.c.id, _steps.c.key, _steps.c.attempt, _steps.c.status)
             .where(move.where)
-            .order_by(_steps.c.position, _steps.c.key),
-            parameters,
+            .order_by(_steps.c.position, _steps.c.key)
         )
-        self._announce(
-            [
-                change_of(
-                    self.run,
-                    Subject(STEP_TABLE.entity_type, row.id, row.key, row.attempt),
-                    row.status,
-                    move.target,
-                    cause,
-                )
-                for row in rows
-            ],
-            cause,
-        )
+        steps = self.connection.execute(moving, parameters).all()
+        subjects = [HistorySubject(STEP_TABLE.entity_type, step.id, step.key, step.attempt) for step in steps]
+        rows = [
+            row_of(self.run, subject, step.status, move.target, cause)
+            for subject, step in zip(subjects, steps, strict=True)
+        ]
+        self._announce(rows, cause)
 
 
 def _step_edge(row: Mapping[Any, Any], target: StepState) -> dict[str, Any]:

@@ -7,7 +7,7 @@ commit and so do not follow the order of commits across workflows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, bindparam, or_, select
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import ColumnElement, Connection
 
     from interlock.core.database.database import Database
 
@@ -105,26 +105,7 @@ def read_changes(
         limit: How many at most.
     """
     parameters = {"workflow_id": workflow_id, "session_id": session_id, "after_seq": after_seq, "page": limit}
-    return [_change(row) for row in connection.execute(_CHANGES, parameters)]
-
-
-def _change(row: Row[*tuple[Any, ...]]) -> StateChange:
-    return StateChange(
-        history_id=row.id,
-        entity_type=row.entity_type,
-        entity_id=row.entity_id,
-        session_id=row.session_id,
-        workflow_id=row.workflow_id,
-        seq=row.seq,
-        from_state=row.from_state,
-        to_state=row.to_state,
-        reason=row.transition_reason,
-        transitioned_by=row.transitioned_by,
-        step_key=row.step_key,
-        attempt=row.attempt,
-        created_at=row.created_at,
-        meta=row.meta,
-    )
+    return [StateChange.from_row(row) for row in connection.execute(_CHANGES, parameters).mappings()]
 
 
 def read_head(connection: Connection, workflow_id: str, *, session_id: str) -> RunHead | None:

@@ -150,20 +150,10 @@ class _Event(BaseModel):
         return self
 
     def change(self) -> StateChange:
-        data = self.data
+        at = self.data.created_at
         return StateChange(
             history_id=int(self.id),
-            entity_type=data.entity_type,
-            entity_id=data.entity_id,
-            session_id=data.session_id,
-            workflow_id=data.workflow_id,
-            seq=data.seq,
-            from_state=data.from_state,
-            to_state=data.to_state,
-            reason=data.reason,
-            transitioned_by=data.transitioned_by,
-            step_key=data.step,
-            attempt=data.attempt,
-            created_at=data.created_at.astimezone(UTC) if data.created_at else None,
-            meta=data.meta,
+            step_key=self.data.step,
+            created_at=at.astimezone(UTC) if at else None,
+            **self.data.model_dump(exclude={"step", "created_at"}),
         )
