@@ -37,8 +37,8 @@ def load_app(name: str) -> Celery:
     Raises:
         AppNotFound: There is no such module or no app in it, or importing it failed.
     """
-    from celery import Celery  # noqa: PLC0415 - a second that --help and the plug-in need not spend
-    from celery.app.utils import find_app  # noqa: PLC0415
+    from celery import Celery
+    from celery.app.utils import find_app
 
     _see_working_folder()
     try:
@@ -118,7 +118,7 @@ def _candidates(module: ModuleType) -> Iterator[ModuleType]:
 
 
 def _app_attribute(module: ModuleType) -> str | None:
-    from celery import Celery  # noqa: PLC0415 - as above
+    from celery import Celery
 
     found: dict[str, Any] = {name: value for name, value in vars(module).items() if isinstance(value, Celery)}
     return next((name for name in ("app", "celery", *found) if name in found), None)

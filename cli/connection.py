@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .dev.server_state import ServerState
     from .options import Options
 
-__all__ = ["Operator", "Target", "connect", "find_record", "find_target", "open_client"]
+__all__ = ["Operator", "Target", "connect", "database_url", "find_record", "find_target", "open_client"]
 
 
 class Operator(Protocol):
@@ -128,7 +128,7 @@ def open_client(options: Options, target: Target | None) -> Operator:
     Raises:
         NoServer: There is no target; the message says what to do.
     """
-    from interlock.client.client import Client  # noqa: PLC0415 - what only prints help need not load a database
+    from interlock.client.client import Client
 
     if target is None:
         message = (
@@ -161,6 +161,22 @@ def connect(options: Options, *, with_app: bool = False) -> Iterator[Operator]:
         yield client
     finally:
         client.close()
+
+
+def database_url(options: Options) -> str:
+    """The URL of the database that the options lead to.
+
+    Raises:
+        NoServer: They lead to none.
+    """
+    target = find_target(options) or find_record(options)
+    url = None if target is None else target.database_url
+    if url is None and target is not None and target.app is not None:
+        url = target.app.conf.get("interlock_database_url")
+    if url is None:
+        message = "which database? Give --database-url, set INTERLOCK_DATABASE_URL, or name a configured app with -A"
+        raise NoServer(message)
+    return str(url)
 
 
 def _may_serve(state: ServerState, options: Options, app: Celery) -> bool:

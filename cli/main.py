@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -21,7 +20,7 @@ __all__ = ["interlock", "main"]
     epilog="Exit codes: 0 done; 1 refused, or the workflow did not complete; 2 wrong usage. "
     "`interlock COMMAND --help` has examples.",
 )
-@click.version_option(version("interlock-celery"), prog_name="interlock")
+@click.version_option(package_name="interlock-celery", prog_name="interlock")
 @click.pass_context
 def interlock(ctx: click.Context, /, **given: Any) -> None:
     """Durable workflows for Celery.

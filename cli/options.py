@@ -147,7 +147,7 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function; errors that can be expected become one line and an exit code."""
-        from .failures import reported  # noqa: PLC0415 - loads core, which `celery` need not do at every start
+        from .failures import reported
 
         remember(ctx, ctx.params)
         options: Options = ctx.meta[_META].with_environment()

@@ -14,15 +14,14 @@ from interlock.cli.connection import connect
 from interlock.cli.failures import EXIT_REFUSED
 from interlock.cli.options import Options, Verb
 from interlock.cli.output.screen import Screen
-from interlock.client.authoring.workflow import Workflow
 from interlock.core.errors import InvalidPlan
-from interlock.core.plan import topological_levels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from types import ModuleType
 
     from interlock.cli.connection import Operator
+    from interlock.client.authoring.workflow import Workflow
 
 __all__ = ["Found", "draw_graph", "find_workflow", "graph", "known_tasks", "names_a_plan", "validate", "validate_files"]
 
@@ -58,6 +57,8 @@ def find_workflow(target: str, tasks: Collection[str] | None = None) -> Found:
         click.BadParameter: There is no such file, module or attribute.
         InvalidPlan: The file's plan has faults; every one is listed.
     """
+    from interlock.client.authoring.workflow import Workflow
+
     if Path(target).is_file() or target.endswith(_SUFFIXES):
         try:
             return Found(Workflow.from_yaml(Path(target), known_tasks=tasks))
@@ -148,6 +149,8 @@ def graph(options: Options, target: str, *, style: str) -> None:
 
 
 def _graph_of_run(client: Operator, run_id: str, style: str) -> str:
+    from interlock.client.authoring.workflow import Workflow
+
     run = client.status(run_id)
     plan = {
         "name": run["name"] or run_id,
@@ -164,6 +167,8 @@ def _step_of_run(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(file: str, tasks: Collection[str] | None) -> dict[str, Any]:
+    from interlock.core.plan import topological_levels
+
     try:
         workflow = find_workflow(file, tasks).workflow
     except InvalidPlan as error:

@@ -13,7 +13,6 @@ import click
 
 from interlock.cli.applications import app_path_near
 from interlock.cli.connection import find_target, open_client
-from interlock.cli.dev.server import EmbeddedServer
 from interlock.cli.failures import EXIT_REFUSED, AppNotFound
 from interlock.cli.options import Options, Verb
 from interlock.cli.output.screen import Screen
@@ -146,6 +145,8 @@ def _enqueue(client: Operator, workflow: Workflow, screen: Screen, document: Any
 
 @contextmanager
 def _own_server(options: Options, found: Found, screen: Screen, concurrency: int | None) -> Iterator[Operator]:
+    from interlock.cli.dev.server import EmbeddedServer
+
     if options.app is None:
         what = "this file" if found.module is None else found.module.__name__
         raise AppNotFound("?", f"which Celery app has the tasks of {what}? Name it with -A module:app")

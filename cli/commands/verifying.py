@@ -10,10 +10,9 @@ import click
 from rich.live import Live
 from rich.text import Text
 
+from interlock.cli.connection import database_url
 from interlock.cli.options import Options, Verb
 from interlock.cli.output.screen import Screen
-
-from .administration import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +32,10 @@ def verify_database(url: str, screen: Screen, run_id: str | None = None) -> bool
     Returns:
         Whether nothing was found.
     """
-    from interlock.core.database.database import open_database  # noqa: PLC0415 - loads SQLAlchemy, which `--help` need not do
-    from interlock.core.database.revision import require_revision  # noqa: PLC0415
-    from interlock.core.verify import Verification  # noqa: PLC0415
-    from interlock.core.verify import verify as find  # noqa: PLC0415
+    from interlock.core.database.database import open_database
+    from interlock.core.database.revision import require_revision
+    from interlock.core.verify import Verification
+    from interlock.core.verify import verify as find
 
     database = open_database(url)
     verification = Verification()

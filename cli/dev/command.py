@@ -16,10 +16,10 @@ from interlock.cli.failures import AppNotFound
 from interlock.cli.options import Options, Verb
 from interlock.cli.output.screen import Screen
 
-from .server import EmbeddedServer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .server import EmbeddedServer
 
 __all__ = ["dev", "serve"]
 
@@ -82,6 +82,8 @@ def dev(options: Options, *, concurrency: int | None, port: int | None, queues: 
     server by themselves. What still ran when it was stopped goes on the next time. Ctrl-C stops it, with all that it
     started.
     """
+    from .server import EmbeddedServer
+
     screen = Screen.of(options)
     app = options.app
     if app is None:

@@ -3,9 +3,3 @@
 `gathering` asks every part within a bounded time, the checks look at what is known and touch nothing, and `command` prints. Adding
 a check is adding one function in a `checks_…` module.
 """
-
-from __future__ import annotations
-
-from .command import doctor
-
-__all__ = ["doctor"]

@@ -36,7 +36,7 @@ _MARKS: Final = {
 
 def examine(facts: Facts) -> list[Finding]:
     """Carry out every check; the worst comes first."""
-    from .checks import CHECKS  # noqa: PLC0415 - loads what `--help` need not
+    from .checks import CHECKS
 
     found = [finding for check in CHECKS.values() for finding in check.findings(facts)]
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
@@ -115,7 +115,7 @@ def doctor(ctx: click.Context, options: Options, *, strict: bool, timeout_s: flo
     Each finding says what is so, why that loses work, and what to do. It changes nothing, and a part that is down is a finding.
     The exit code is 0 where there is no error, 1 where there is one, and 2 where nothing could be looked at.
     """
-    from .gathering import gather  # noqa: PLC0415 - loads Celery and SQLAlchemy, which `--help` need not do
+    from .gathering import gather
 
     target = find_target(options, with_app=True) or find_record(options)
     if target is None:

@@ -43,6 +43,15 @@ def test_help_lists_every_command_in_its_section(cli: Callable[..., Result]) -> 
     assert "..." not in result.output.partition("Run:")[2], "a first sentence is too long for its line"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_a_command_what_its_own_help_says_first(name: str) -> None:
+    """The list is printed without importing the commands."""
+    command = interlock.get_command(click.Context(interlock), name)
+    [entry] = [entries[name] for entries in SECTIONS.values() if name in entries]
+    assert command is not None
+    assert entry.help == command.get_short_help_str(80)
+
+
 @pytest.mark.parametrize("path", [path for path, _ in LEAVES if path != ("completion",)], ids=" ".join)
 def test_the_help_of_each_command_has_examples_of_itself(cli: Callable[..., Result], path: tuple[str, ...]) -> None:
     result = cli(*path, "-h")
