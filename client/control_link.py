@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Consumer, Producer
 
-from interlock.core.errors import BrokerUnavailable, CommandTimeout, NotJson, PayloadTooLarge, UntrustedAnswer
+from interlock.core.errors import BrokerUnavailable, CommandTimeout, PayloadTooLarge, UntrustedAnswer
 from interlock.core.fault_points import fault_point
-from interlock.core.json_values import plain_json
+from interlock.core.json_values import checked_json
 from interlock.signals.broker_errors import BROKER_ERRORS
 from interlock.signals.control.admission import DEEPEST
 from interlock.signals.control.error_documents import error_from
@@ -55,7 +55,8 @@ class ControlLink:
             PayloadTooLarge: It is over `interlock_max_command_bytes`; nothing was sent.
         """
         addressed = command.model_copy(update={"reply_to": reply_name(command.session_id)})
-        _check_json(addressed)
+        # json.dumps would send NaN, tuples and other keys as something like them, and the far end would store that.
+        checked_json("args", addressed.args, max_depth=DEEPEST)
         answers = _Answers(addressed, self._keyring)
         timeout_s = self._settings.command_timeout_s
         try:
@@ -138,14 +139,6 @@ def _said(answer: dict[str, Any]) -> str:
     error = answer.get("error")
     text = error.get("message") if isinstance(error, dict) else None
     return str(text)[:_SHOWN] if text else ("done" if answer.get("ok") else "nothing")
-
-
-def _check_json(command: Command) -> None:
-    """Else what JSON cannot say would be sent as something like it, and the far end would store that."""
-    _, problems = plain_json(command.args, max_depth=DEEPEST)
-    if problems:
-        path, fault = problems[0]
-        raise NotJson(".".join(str(part) for part in path), fault)
 
 
 def _wait_for(connection: Connection, answers: _Answers, timeout_s: float) -> None:

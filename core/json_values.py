@@ -1,7 +1,7 @@
-"""What may be stored as JSON: checked at the door, so that nothing behind it has to doubt.
+"""Checks what is to be stored as JSON, at every door, so that nothing behind it has to doubt.
 
-A document goes to the database (where PostgreSQL's jsonb refuses NUL and lone surrogates), to the
-broker, and to readers in other languages (which know no NaN).
+A document goes to the database (PostgreSQL's jsonb refuses NUL and lone surrogates), to the broker, and to readers in other
+languages (which know no NaN).
 """
 
 from __future__ import annotations
@@ -11,7 +11,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-__all__ = ["MAX_DEPTH", "Json", "JsonPath", "Problem", "json_size", "plain_json", "shown_path", "storable_text"]
+from .errors import NotJson, PayloadTooLarge
+
+__all__ = [
+    "MAX_DEPTH",
+    "Json",
+    "JsonPath",
+    "Problem",
+    "checked_json",
+    "dotted_path",
+    "json_size",
+    "plain_json",
+    "shown_path",
+    "storable_text",
+]
 
 Json: TypeAlias = Any
 """A JSON value. The exact recursive type would have to be narrowed again at each use."""
@@ -38,6 +51,39 @@ def plain_json(value: object, *, max_depth: int = MAX_DEPTH) -> tuple[Json, tupl
     """
     copier = _Copier(max_depth)
     return copier.copy(value, ()), tuple(copier.problems)
+
+
+def checked_json(field: str, value: object, limit: int | None = None, *, max_depth: int = MAX_DEPTH) -> Json:
+    """Copy a document that is to be stored, as plain lists and dicts.
+
+    Args:
+        field: What it is, for the error.
+        value: The document.
+        limit: Bytes of its JSON text at most; None for any number.
+        max_depth: How deep it may be nested.
+
+    Raises:
+        NotJson: It is not JSON.
+        PayloadTooLarge: It is over the limit.
+    """
+    document, problems = plain_json(value, max_depth=max_depth)
+    if problems:
+        path, message = problems[0]
+        raise NotJson(f"{field}{shown_path(path)}", message)
+    if limit is not None and (size := json_size(document)) > limit:
+        raise PayloadTooLarge(field, size, limit)
+    return document
+
+
+def dotted_path(path: JsonPath) -> str:
+    """Where in a document that its author wrote something is, as `steps[3].after`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
 
 
 def shown_path(path: JsonPath) -> str:

@@ -1,12 +1,11 @@
-"""Who moves something, and why: what every history row says besides the edge."""
+"""Who makes a transition and why: what a history row says besides the edge."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from interlock.core.errors import InvalidPlan
-from interlock.core.json_values import plain_json
+from interlock.core.json_values import checked_json
 from interlock.core.names import check_text
 
 __all__ = ["ENGINE", "Cause"]
@@ -41,15 +40,13 @@ class Cause:
 
         Raises:
             InvalidText: The actor or the reason cannot be stored.
-            InvalidPlan: `meta` is not JSON.
+            NotJson: `meta` is not JSON.
         """
         check_text("transitioned_by", actor, _ACTOR_CHARACTERS)
         if reason is not None:
             check_text("reason", reason, _REASON_CHARACTERS)
         if meta is not None:
-            _, problems = plain_json(meta)
-            if problems:
-                raise InvalidPlan([f"meta{''.join(f'.{part}' for part in path)}: {text}" for path, text in problems])
+            checked_json("meta", meta)
         return cls(actor, reason, meta, vetoable=True)
 
     def because(self, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from interlock.core.database.sessions import OpenTransaction
 from interlock.core.database.tables import WorkflowRun, table_of_model
 from interlock.core.errors import InvalidPlan, RunNotFound
+from interlock.core.json_values import checked_json
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import WorkflowState
 from interlock.core.names import check_name, check_text
@@ -57,7 +58,8 @@ class RunCreation(SessionRuns):
 
         Raises:
             InvalidPlan: The plan has faults, all of which are listed; nothing is stored.
-            PayloadTooLarge: `input` is over the limit.
+            NotJson: `input` or `meta` is not JSON.
+            PayloadTooLarge: `input` or `meta` is over the limit.
         """
         spec = None if plan is None else self._validated(plan)
         new = self._new_run(spec, task_description, name, input=input, meta=meta)
@@ -210,7 +212,7 @@ class RunCreation(SessionRuns):
     ) -> NewRun:
         """What is asked for, checked; name and description are the plan's own by default."""
         limit = self._settings.max_argument_bytes
-        document = self._checked("input", input, limit)
+        document = checked_json("input", input, limit)
         if task_description is None and spec is not None:
             task_description = spec.task_description
         if task_description is not None:
@@ -222,7 +224,7 @@ class RunCreation(SessionRuns):
             name=name or (spec.name if spec is not None else None),
             task_description=task_description,
             input=document,
-            meta=None if meta is None else self._checked("meta", meta, limit),
+            meta=None if meta is None else checked_json("meta", meta, limit),
             idempotency_key=idempotency_key,
             start_at=start_at,
         )

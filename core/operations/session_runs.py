@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from interlock.core.database.sessions import database_of, deliver_for, write_in
-from interlock.core.errors import InvalidPlan, PayloadTooLarge
-from interlock.core.json_values import json_size, plain_json
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.names import check_name
 from interlock.core.settings import Settings
@@ -79,15 +77,3 @@ class SessionRuns:
     def _write(self, work: Callable[[Connection, Effects], T]) -> T:
         """Do something in one transaction that locks no run, or locks by itself."""
         return write_in(self._session, lambda connection, effects, _joined: work(connection, effects), self._deliver)
-
-    def _checked(self, field: str, document: Any, limit: int) -> Any:
-        """A copy of a document that is JSON and not over its limit of bytes."""
-        copy, problems = plain_json(document)
-        if problems:
-            raise InvalidPlan(
-                [f"{field}{''.join(f'.{part}' for part in path)}: {message}" for path, message in problems]
-            )
-        size = json_size(copy)
-        if size > limit:
-            raise PayloadTooLarge(field, size, limit)
-        return copy

@@ -13,6 +13,7 @@ from interlock.core.attempts.outcomes import apply_late, retry_now
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused, EntityNotFound, TransitionNotAllowed
+from interlock.core.json_values import checked_json
 from interlock.core.machine.attempt_columns import RELEASED
 from interlock.core.machine.cause import Cause
 from interlock.core.model.states import StepState, WorkflowState
@@ -160,7 +161,7 @@ class StepOperations(SessionRuns):
             TransitionNotAllowed: The step has not failed.
             CommandRefused: The workflow has ended.
         """
-        document = self._checked("result", result, self._settings.max_result_bytes)
+        document = checked_json("result", result, self._settings.max_result_bytes)
         self._repair(run_id, step, "settle", {"result": document}, Cause.asked(transitioned_by, reason))
 
     def _repair(self, run_id: str, step: str, kind: str, more: dict[str, Any], cause: Cause) -> None:

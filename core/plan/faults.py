@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from interlock.core.json_values import dotted_path
 from interlock.core.names import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Fault:
     message: str
 
     def __str__(self) -> str:
-        return f"{_dotted(self.path) or 'plan'}: {self.message}"
+        return f"{dotted_path(self.path) or 'plan'}: {self.message}"
 
 
 def refuse(problems: Iterable[Problem]) -> None:
@@ -141,13 +142,3 @@ def _shown(value: object) -> str:
 def _article(value: object) -> str:
     name = type(value).__name__
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
-
-
-def _dotted(path: JsonPath) -> str:
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if text else part
-    return text

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
-from interlock.core.errors import NotJson, PayloadTooLarge
-from interlock.core.json_values import json_size, plain_json
+from interlock.core.json_values import checked_json
 from interlock.core.plan import ApprovalSpec
 from interlock.signals.runtime import Runtime, runtime_of
 from interlock.signals.step_header import StepHeader, read_header
@@ -101,7 +100,7 @@ class CurrentStep:
             PayloadTooLarge: It is over `interlock_max_result_bytes`.
             StepInterrupted: The attempt no longer counts; its work is not wanted.
         """
-        document = _checked("checkpoint", data, self._runtime.settings.max_result_bytes)
+        document = checked_json("checkpoint", data, self._runtime.settings.max_result_bytes)
         with self._held.shield():
             saved = self._runtime.bodies.save_checkpoint(self._held.ref, document)
         if not saved:
@@ -120,7 +119,7 @@ class CurrentStep:
             StepInterrupted: The attempt no longer counts.
         """
         document = {"done": done, "total": total, "message": None if message is None else message[:500]}
-        document = _checked("progress", document, _MAX_PROGRESS_BYTES)
+        document = checked_json("progress", document, _MAX_PROGRESS_BYTES)
         with self._held.shield():
             saved = self._runtime.bodies.save_progress(self._held.ref, document)
         if not saved:
@@ -184,14 +183,3 @@ def current_step() -> CurrentStep | None:
     if header is None or held is None or not held.claim.granted:
         return None
     return CurrentStep(header, held, runtime_of(task.app))
-
-
-def _checked(field: str, data: Any, limit: int) -> Any:
-    document, problems = plain_json(data)
-    if problems:
-        path, message = problems[0]
-        raise NotJson(f"{field}{''.join(f'[{part!r}]' for part in path)}", message)
-    size = json_size(document)
-    if size > limit:
-        raise PayloadTooLarge(field, size, limit)
-    return document

@@ -23,9 +23,9 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.backoff import Backoff
 from interlock.core.database.errors import may_succeed_later
 from interlock.core.database.retrying import retry_call
-from interlock.core.errors import InterlockError
+from interlock.core.errors import InterlockError, NotJson, PayloadTooLarge
 from interlock.core.fault_points import fault_point
-from interlock.core.json_values import json_size, plain_json, shown_path
+from interlock.core.json_values import checked_json, plain_json
 from interlock.core.model.retry import exception_names
 from interlock.signals.deferred_work import at_end, begun
 from interlock.signals.run_through import current_ride
@@ -121,13 +121,12 @@ def report_success(task: Task[..., Any], result: Any) -> None:
         report_retry(task, held.retry)
         return
     runtime = runtime_of(task.app)
-    document, problems = plain_json(result)
-    if problems:
-        path, message = problems[0]
-        failure = Failure("unusable", f"the result is not JSON: result{shown_path(path)}: {message}")
-    elif (size := json_size(document)) > runtime.settings.max_result_bytes:
-        limit = runtime.settings.max_result_bytes
-        failure = Failure("unusable", f"the result has {size:,} bytes of JSON, over the limit of {limit:,}")
+    try:
+        document = checked_json("result", result, runtime.settings.max_result_bytes)
+    except NotJson as error:
+        failure = Failure("unusable", f"the result is not JSON: {error}")
+    except PayloadTooLarge as error:
+        failure = Failure("unusable", str(error))
     else:
         completed = _completion(runtime, held, document)
         at_end(lambda: _report(task, held, completed))

@@ -14,7 +14,7 @@ from interlock.core import (
     TransitionNotAllowed,
     WorkflowController,
 )
-from interlock.core.errors import CommandRefused, InvalidName, PayloadTooLarge, RunNotFound
+from interlock.core.errors import CommandRefused, InvalidName, NotJson, PayloadTooLarge, RunNotFound
 from interlock.core.settings import Settings
 from tests.core.edges import WORKFLOW_STATES
 from tests.core.rows import step, steps
@@ -76,7 +76,7 @@ def test_an_invalid_plan_is_refused_with_every_fault_and_nothing_is_stored(
 
 def test_input_must_be_json_within_the_limit(session: Session, rows: Rows) -> None:
     controller = WorkflowController(session, settings=Settings(max_argument_bytes=100))
-    with pytest.raises(InvalidPlan, match=r"input\.a\.0: set is not JSON"):
+    with pytest.raises(NotJson, match=r"input\['a'\]\[0\]: set is not JSON"):
         controller.create_workflow("x", input={"a": [{1}]})
     with pytest.raises(PayloadTooLarge, match="input: 102 bytes") as caught:
         controller.enqueue_workflow(steps("a"), task_description="x", input="x" * 100)
