@@ -169,7 +169,7 @@ class HotPath:
         return Completed(Effects(changes=[change, claimed], dispatches=dispatches), taken)
 
     def _is_open(self) -> bool:
-        return self._database.dialect == "postgresql" and not self._database.emitter.listens(STATE_CHANGING)
+        return self._database.sends_prepared and not self._database.emitter.listens(STATE_CHANGING)
 
 
 def _is_claimed(row: Sequence[bytes | None]) -> bool:

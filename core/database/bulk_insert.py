@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import JSON, Float, Text, bindparam, cast, column, func, insert, select
 from sqlalchemy import table as table_clause
 
+from .dialects import dialect_of
 from .types import seconds_after
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def insert_batches(
     filled = [batch for batch in batches if batch.rows]
     if not filled:
         return []
-    if connection.dialect.name != "postgresql":
+    if not dialect_of(connection).writes_in_ctes:
         return [row for batch in filled for row in _insert_each(connection, batch, returning, last=batch is filled[-1])]
     if sum(len(batch.rows) for batch in filled) <= _ROWS:
         return _insert_together(connection, filled, returning)
@@ -90,7 +91,7 @@ def insert_behind(
     Returns:
         The columns `returning` of what was inserted; None where no row was changed, and nothing was inserted.
     """
-    if not batch.rows or connection.dialect.name != "postgresql":
+    if not batch.rows or not dialect_of(connection).writes_in_ctes:
         changed = connection.execute(written, parameters).rowcount == 1
         return insert_batches(connection, [batch], returning) if changed else None
     shape = (batch.table, tuple(batch.rows[0]), batch.timers)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
@@ -23,14 +23,14 @@ from interlock.core.events import STATE_CHANGED, Effects, EventEmitter
 from interlock.core.redaction import redacted_url
 
 from .connections import KeptConnections
-from .errors import READ_ONLY, is_transient
+from .dialects import DEFAULT_DRIVERS, dialect_named, dialect_of
+from .errors import is_transient
 from .retrying import retry_transient, run_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine import ExceptionContext
 
 __all__ = ["Database", "open_database"]
 
@@ -57,6 +57,7 @@ class Database:
         self.engine = engine
         self.emitter = EventEmitter()
         self.after_commit: list[Callable[[Effects], None]] = []
+        self._dialect = dialect_of(engine)
         self._kept = KeptConnections(engine)
         _opened.add(self)
 
@@ -67,7 +68,12 @@ class Database:
     @property
     def dialect(self) -> str:
         """`"sqlite"` or `"postgresql"`."""
-        return self.engine.dialect.name
+        return self._dialect.name
+
+    @property
+    def sends_prepared(self) -> bool:
+        """Whether `send_prepared` can be used."""
+        return self._dialect.sends_prepared
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -113,9 +119,7 @@ class Database:
 
         Keep the block short: while it is open PostgreSQL cannot vacuum, and SQLite cannot empty its write-ahead log.
         """
-        options: dict[str, Any] = {}  # SQLite: every transaction reads one snapshot
-        if self.dialect == "postgresql":
-            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        options = self._dialect.snapshot_options
         with self.engine.connect().execution_options(**options) as connection:
             yield connection
 
@@ -176,20 +180,7 @@ class Database:
         A process that stands still in the middle of a transaction, or a machine that is gone without a word, would keep its
         workflow locked until TCP gives up, which is hours. SQLite has no such limit: its processes live and die on one machine.
         """
-        if self.dialect != "postgresql":
-            return
-        limit_ms = str(max(round(idle_transaction_s * 1000), 1))
-        limit = "set_config('idle_in_transaction_session_timeout', %s, false)"
-        statement = f"SELECT {limit}, set_config('enable_seqscan', 'off', false)"
-
-        def prepare(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-            # Through a pooler that hands statements to different servers no plan is kept, and settings reach others.
-            connection.execute(
-                statement if connection.prepare_threshold is not None else f"SELECT {limit}", (limit_ms,)
-            )
-            connection.commit()
-
-        event.listen(self.engine, "connect", prepare)
+        self._dialect.prepare_connections(self.engine, idle_transaction_s)
 
     def disown(self) -> None:
         """Start with an empty pool, and leave every connection to the process that opened it."""
@@ -220,28 +211,16 @@ def open_database(url: str, **engine_options: Any) -> Database:
             "database_url: it cannot be read; use sqlite:/// or postgresql://, special characters of a password escaped"
         )
         raise ConfigurationError(msg) from None  # the cause may quote a piece of the password
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    name = parsed.get_backend_name()
-    if name not in ("sqlite", "postgresql"):
-        msg = f"database_url: {name!r} is not supported; use sqlite:/// or postgresql://"
-        raise ConfigurationError(msg)
+    parsed = parsed.set(drivername=DEFAULT_DRIVERS.get(parsed.drivername, parsed.drivername))
+    dialect = dialect_named(parsed.get_backend_name())
     # Errors and logs tell the statement, never the values: they are people's data.
-    options: dict[str, Any] = {"pool_pre_ping": name == "postgresql", "hide_parameters": True, **engine_options}
-    if name == "sqlite":
-        options.setdefault("connect_args", {}).setdefault("timeout", 30)
-    else:
-        options.setdefault("isolation_level", "READ COMMITTED")
+    options = dialect.engine_options({"hide_parameters": True, **engine_options})
     try:
         engine = create_engine(parsed, **options)
     except ModuleNotFoundError as missing:
         msg = f"database_url needs {missing.name}: pip install 'interlock-celery[postgres]'"
         raise ConfigurationError(msg) from missing
-    if name == "sqlite":
-        _prepare_sqlite(engine)
-    else:
-        event.listen(engine, "handle_error", _leave_values_out)
-        event.listen(engine, "handle_error", _leave_read_only_server)
+    dialect.prepare_engine(engine)
     return Database(engine)
 
 
@@ -257,37 +236,3 @@ def _leave_connections_to_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_connections_to_parent)
-
-
-def _leave_read_only_server(context: ExceptionContext) -> None:
-    """A server that has become read-only is not the primary any more: connect anew, to whoever is."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
-        context.is_disconnect = True
-
-
-def _leave_values_out(context: ExceptionContext) -> None:
-    """PostgreSQL's DETAIL and CONTEXT quote rows and documents; its first line names constraint, column and type."""
-    error, wrapped = context.original_exception, context.sqlalchemy_exception
-    said = getattr(getattr(error, "diag", None), "message_primary", None)
-    if said is not None:
-        error.args = (said,)
-        if wrapped is not None:
-            wrapped.args = (f"({type(error).__module__}.{type(error).__name__}) {said}", *wrapped.args[1:])
-
-
-def _prepare_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def _on_connect(dbapi_connection: Any, record: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-        # The driver must not begin transactions by itself: BEGIN IMMEDIATE below is what keeps writers apart.
-        dbapi_connection.isolation_level = None
-        cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _on_begin(connection: Connection) -> None:
-        # A transaction that will write takes the lock first: a read snapshot cannot be upgraded once it is stale.
-        write = connection.get_execution_options().get("interlock_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["OpenTransaction", "read_in", "write_in"]
+__all__ = ["OpenTransaction", "read_in_session", "run_in_session"]
 
 T = TypeVar("T")
 
@@ -50,29 +50,29 @@ class OpenTransaction:
     effects: Effects
 
 
-def write_in(
+def run_in_session(
     session: Session | OpenTransaction,
-    work: Callable[[Connection, Effects, bool], T],
+    work: Callable[[Connection, Effects], T],
     deliver: Callable[[Effects], None],
 ) -> T:
     """Run `work` in the session's transaction (as a savepoint), or in a transaction of its own that is committed.
 
     Args:
         session: The caller's; an `OpenTransaction` is simply used.
-        work: Gets the connection, an empty `Effects` to fill, and whether it joined a transaction of the caller's. In a
-            transaction of its own it is called again after a transient failure.
+        work: Gets the connection and an empty `Effects` to fill. In a transaction of its own it is called again after a
+            transient failure.
         deliver: Gets the effects after the outermost commit.
 
     Raises:
         DatabaseBusy: The database gave up on every try; in a joined transaction the caller has to start it again.
     """
     if isinstance(session, OpenTransaction):
-        return work(session.connection, session.effects, False)  # noqa: FBT003 - not joined: it holds SQLite's lock
+        return work(session.connection, session.effects)
     if session.in_transaction():
         return _joined(session, work, deliver)
 
     def work_and_refresh(connection: Connection, effects: Effects) -> T:
-        result = work(connection, effects, False)  # noqa: FBT003 - not joined
+        result = work(connection, effects)
         _refresh(session, effects)
         return result
 
@@ -88,7 +88,7 @@ def _begun(session: Session) -> Iterator[Connection]:
         yield session.connection(execution_options=_WRITE)
 
 
-def read_in(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:
+def read_in_session(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:
     """Run a reading `work` in the session's transaction where one is open, else on a connection of its own.
 
     So a look never opens a transaction in the caller's session, which would be joined by the next write and wait for a
@@ -138,13 +138,13 @@ def deliver_for(session: Session | OpenTransaction, emitter: EventEmitter | None
 
 def _joined(
     session: Session,
-    work: Callable[[Connection, Effects, bool], T],
+    work: Callable[[Connection, Effects], T],
     deliver: Callable[[Effects], None],
 ) -> T:
     effects = Effects()
     try:
         with session.begin_nested():
-            result = work(session.connection(), effects, True)  # noqa: FBT003 - joined
+            result = work(session.connection(), effects)
             _refresh(session, effects)
     except DBAPIError as error:
         if not is_transient(error):

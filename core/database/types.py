@@ -43,16 +43,14 @@ class Identifier(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         """Choose the native type where there is one."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Uuid(as_uuid=False))
-        return dialect.type_descriptor(String(36))
+        return dialect.type_descriptor(Uuid(as_uuid=False) if dialect.supports_native_uuid else String(36))
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Take UUID objects as well as their text; what is no UUID equals no id, instead of failing the query."""
         if value is None:
             return None
         text = str(value)
-        return text if dialect.name != "postgresql" or _is_uuid(text) else None
+        return text if not dialect.supports_native_uuid or _is_uuid(text) else None
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -61,15 +59,14 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - protocol
         """Refuse naive times: they mean something else on every machine."""
         if value is None:
             return None
         if value.tzinfo is None:
             msg = f"{value!r} has no time zone"
             raise ValueError(msg)
-        value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+        return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - protocol
         """Give the time its zone back."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from interlock.core.database.sessions import database_of, deliver_for, read_in, write_in
+from interlock.core.database.sessions import database_of, deliver_for, read_in_session, run_in_session
 from interlock.core.database.tables import StateHistory, WorkflowRun, WorkflowStep
 from interlock.core.database.types import clock
 from interlock.core.errors import EntityNotFound, RunNotFound, StateMachineError
@@ -84,8 +84,8 @@ class StateMachine:
         target = self._table.parse(new_state)
         cause = Cause.asked(transitioned_by, reason, meta)
 
-        def work(connection: Connection, effects: Effects, joined: bool) -> bool:  # noqa: FBT001 - `write_in`'s protocol
-            unit = self._lock(connection, effects, entity_id, joined=joined)
+        def work(connection: Connection, effects: Effects) -> bool:
+            unit = self._lock(connection, effects, entity_id)
             if isinstance(target, WorkflowState):
                 moved = unit.move_run(target, cause)
             else:
@@ -93,13 +93,13 @@ class StateMachine:
             unit.finish()
             return moved
 
-        return write_in(self._session, work, self._deliver)
+        return run_in_session(self._session, work, self._deliver)
 
     def can_transition_to(self, entity_id: str, state: str) -> bool:
         """Whether table and guards would accept the move now; False for an unknown id or state."""
         try:
             target = self._table.parse(state)
-            return read_in(self._session, lambda connection: self._check(connection, entity_id, target))
+            return read_in_session(self._session, lambda connection: self._check(connection, entity_id, target))
         except StateMachineError:
             return False
 
@@ -113,7 +113,7 @@ class StateMachine:
             targets = self._table.targets[self._table.parse(row.status)]  # type: ignore[index]
             return [target for target in targets if self._holds(connection, entity_id, target)]
 
-        return read_in(self._session, work)
+        return read_in_session(self._session, work)
 
     def get_state_history(self, entity_id: str) -> list[StateHistory]:
         """The entity's transitions in order of `seq`."""
@@ -130,7 +130,7 @@ class StateMachine:
             with Session(connection) as reader:
                 return list(reader.scalars(query))
 
-        return read_in(self._session, work)
+        return read_in_session(self._session, work)
 
     def get_current_state(self, entity_id: str) -> str:
         """The entity's state.
@@ -145,7 +145,7 @@ class StateMachine:
                 raise self._not_found(entity_id)
             return self._table.parse(row.status)
 
-        return read_in(self._session, work)
+        return read_in_session(self._session, work)
 
     def _check(self, connection: Connection, entity_id: str, target: WorkflowState | StepState) -> bool:
         row = self._row(connection, entity_id)
@@ -166,7 +166,7 @@ class StateMachine:
             return False
         return True
 
-    def _lock(self, connection: Connection, effects: Effects, entity_id: str, *, joined: bool) -> UnitOfWork:
+    def _lock(self, connection: Connection, effects: Effects, entity_id: str) -> UnitOfWork:
         run_id = entity_id
         if self._table is not WORKFLOW_TABLE:
             found = connection.scalar(select(WorkflowStep.run_id).where(WorkflowStep.id == entity_id))
@@ -180,7 +180,6 @@ class StateMachine:
                 run_id,
                 session_id=self._session_id,
                 emitter=self._emitter,
-                joined=joined,
             )
         except RunNotFound:
             raise self._not_found(entity_id) from None

@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ClauseElement, and_, bindparam, select, update
+from sqlalchemy import ClauseElement, and_, bindparam, select
 
+from interlock.core.database.dialects import dialect_of
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.errors import (
@@ -93,7 +94,6 @@ class UnitOfWork:
         *,
         session_id: str | None = None,
         emitter: EventEmitter | None = None,
-        joined: bool = False,
     ) -> UnitOfWork:
         """Lock the run's row and read it.
 
@@ -103,14 +103,11 @@ class UnitOfWork:
             run_id: The run.
             session_id: Given, a run of another session counts as not found.
             emitter: In-process listeners.
-            joined: The transaction is a caller's and may not hold SQLite's write lock yet.
 
         Raises:
             RunNotFound: No such run (in this session).
         """
-        if joined and connection.dialect.name == "sqlite":
-            # SQLite has one lock for all writers; a write that changes nothing takes it before anything is read.
-            connection.execute(update(_runs).where(_runs.c.id == run_id).values(seq=_runs.c.seq))
+        dialect_of(connection).take_write_lock(connection)
         run = read_run(connection, run_id, lock=True)
         if session_id is not None and run.session_id != session_id:
             raise RunNotFound(run_id)
@@ -263,7 +260,7 @@ class UnitOfWork:
         parameters = {**parameters, RUN: self.run.id}
         self._announce_steps(move, cause, parameters)
         connection = self.connection
-        if connection.dialect.name == "postgresql":
+        if dialect_of(connection).writes_in_ctes:
             # The lock is held, so the move finds the rows that are appended for.
             return self._record(append_step_rows(connection, self.run, move.insert_and_update, cause, parameters))
         changes = append_step_rows(connection, self.run, move.append, cause, parameters)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interlock.core.database.sessions import read_in
+from interlock.core.database.sessions import read_in_session
 from interlock.core.queries.status import run_status
 
 from .run_creation import RunCreation
@@ -25,4 +25,4 @@ class WorkflowController(RunCreation, RunOperations, StepOperations):
 
     def get_workflow_status(self, run_id: str) -> dict[str, Any] | None:
         """The run and its steps as JSON, or None where this session has no such run; see `queries.status.run_status`."""
-        return read_in(self._session, lambda connection: run_status(connection, run_id, self.session_id))
+        return read_in_session(self._session, lambda connection: run_status(connection, run_id, self.session_id))

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 
+from interlock.core.database.dialects import insert_new
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, new_id, table_of_model
 from interlock.core.errors import CommandRefused
 from interlock.core.machine.pending_writes import FromNow, NewStep
@@ -69,25 +69,12 @@ def insert_run(
     run = LockedRun(new_id(), new.session_id, new.name, WorkflowState.DRAFT, 0, 0)
     row = {"id": run.id, **asdict(new)}
     stored = new.idempotency_key is not None
-    if stored and not _is_first(connection, {**row, "status": run.status.value}):
+    # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
+    if stored and not insert_new(connection, _runs, {**row, "status": run.status.value}):
         return None
     unit = UnitOfWork(connection, effects, run, emitter=emitter, made=row, is_new=not stored)
     unit.begin_run_history(cause)
     return unit
-
-
-def _is_first(connection: Connection, row: dict[str, Any]) -> bool:
-    """Insert a run unless its session has used the idempotency key before."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    # A second producer with the same key waits here for the first one's commit, and then inserts nothing.
-    # Asked by RETURNING: of an INSERT, SQLAlchemy does not keep the row count.
-    inserted = connection.scalar(
-        insert(_runs)
-        .values(row)
-        .on_conflict_do_nothing(index_elements=[_runs.c.session_id, _runs.c.idempotency_key])
-        .returning(_runs.c.id),
-    )
-    return inserted is not None
 
 
 def store_plan(unit: UnitOfWork, plan: PlanSpec) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, or_, select, update
 
 from interlock.core.attempts.outcomes import apply_late
-from interlock.core.database.sessions import read_in
+from interlock.core.database.sessions import read_in_session
 from interlock.core.database.tables import ApprovalRequest, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after, seconds_between
 from interlock.core.errors import StateMachineError, TransitionNotAllowed
@@ -160,7 +160,7 @@ class RunOperations(SessionRuns):
                 return False
             return True
 
-        return read_in(self._session, look)
+        return read_in_session(self._session, look)
 
 
 def _resume(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:

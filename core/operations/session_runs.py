@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from interlock.core.database.sessions import database_of, deliver_for, write_in
+from interlock.core.database.sessions import database_of, deliver_for, run_in_session
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.names import check_name
 from interlock.core.settings import Settings
@@ -64,16 +64,14 @@ class SessionRuns:
             RunNotFound: No such run in this session.
         """
 
-        def work(connection: Connection, effects: Effects, joined: bool) -> T:  # noqa: FBT001 - `write_in`'s protocol
-            unit = UnitOfWork.lock(
-                connection, effects, run_id, session_id=self.session_id, emitter=self._emitter, joined=joined
-            )
+        def work(connection: Connection, effects: Effects) -> T:
+            unit = UnitOfWork.lock(connection, effects, run_id, session_id=self.session_id, emitter=self._emitter)
             result = act(unit)
             unit.finish()
             return result
 
-        return write_in(self._session, work, self._deliver)
+        return run_in_session(self._session, work, self._deliver)
 
     def _write(self, work: Callable[[Connection, Effects], T]) -> T:
         """Do something in one transaction that locks no run, or locks by itself."""
-        return write_in(self._session, lambda connection, effects, _joined: work(connection, effects), self._deliver)
+        return run_in_session(self._session, work, self._deliver)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Float, and_, case, cast, func, or_, select, text
 
+from interlock.core.database.dialects import dialect_of
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_between
 from interlock.core.model.states import StepState, WorkflowState
@@ -114,7 +115,7 @@ def read_server(database: Database) -> Server:
     """Ask a database for its clock and, of PostgreSQL, for the settings that decide what survives."""
     with database.reading() as connection:
         skew_s, doubt_s = min((_skew(connection) for _ in range(_CLOCK_LOOKS)), key=lambda look: look[1])
-        if database.dialect != "postgresql":
+        if not dialect_of(connection).is_server:
             return Server(dialect=database.dialect, skew_s=skew_s, doubt_s=doubt_s)
         settings = connection.execute(
             text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"), {"names": list(_SERVER_SETTINGS)}

@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import case, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from interlock.core.database.dialects import insert_new
 from interlock.core.database.tables import ControlCommand, table_of_model
 from interlock.core.database.types import clock, seconds_after, seconds_between
 
@@ -68,7 +68,4 @@ class Pace:
     @staticmethod
     def _begin(connection: Connection) -> bool:
         """Make the row; False where it is there and somebody holds it."""
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        row = {**_KEY, "command": "redispatch", "outcome": {}}
-        insert = dialect.insert(_rows).values(row).on_conflict_do_nothing().returning(_rows.c.id)
-        return connection.scalar(insert) is not None
+        return insert_new(connection, _rows, {**_KEY, "command": "redispatch", "outcome": {}})

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from interlock.core.database.dialects import insert_new
 from interlock.core.database.sessions import OpenTransaction
 from interlock.core.database.tables import ControlCommand, WorkflowRun, table_of_model
 from interlock.core.errors import CommandRefused, InterlockError, RunNotFound
@@ -319,12 +319,10 @@ def _outcome(call: Callable[[], Any]) -> dict[str, Any]:
 
 def _begun(connection: Connection, command: Command) -> dict[str, Any] | None:
     """Note that the command is being carried out; its outcome where it was, by whoever comes first."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    note = insert(_commands).values({**_columns(command), "outcome": {}}).on_conflict_do_nothing()
     known = select(_commands.c.outcome).where(
         _commands.c.session_id == command.session_id, _commands.c.id == command.id
     )
-    while connection.scalar(note.returning(_commands.c.id)) is None:
+    while not insert_new(connection, _commands, {**_columns(command), "outcome": {}}):
         stored = connection.scalar(known)
         if stored is not None:  # else it has just been forgotten for its age
             return dict(stored)
