@@ -20,7 +20,7 @@ from interlock.core.machine.guard_rules import attach_rules, rules_of
 from interlock.core.names import check_name
 from interlock.core.operations.controller import WorkflowController
 from interlock.core.plan import PlanSpec
-from interlock.core.queries.history import HistoryReader, read_changes
+from interlock.core.queries.history import PAGE, HistoryReader, read_changes
 from interlock.core.settings import Settings
 from interlock.signals.control.command import Command, parse_command
 from interlock.signals.control.handler import CommandHandler
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from interlock.core.events import StateChange
 
 __all__ = ["Client"]
-
-_PAGE = 1000
 
 
 class Client(OperatorVerbs, SubscriberVerbs):
@@ -287,7 +285,7 @@ class Client(OperatorVerbs, SubscriberVerbs):
         changes: builtins.list[StateChange] = []
         while page := self._fetch(id, changes[-1].seq if changes else after_seq):
             changes += page
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 break
         if not changes:
             self.status(id)
@@ -321,9 +319,9 @@ class Client(OperatorVerbs, SubscriberVerbs):
 
     def _fetch(self, run_id: str, after_seq: int) -> builtins.list[StateChange]:
         if self.settings.database_url is None:
-            return [decode(json.dumps(item)) for item in self._call("replay", run_id, after_seq=after_seq, limit=_PAGE)]
+            return [decode(json.dumps(item)) for item in self._call("replay", run_id, after_seq=after_seq, limit=PAGE)]
         with self._open_runtime().database.reading() as connection:
-            return read_changes(connection, run_id, session_id=self.session_id, after_seq=after_seq, limit=_PAGE)
+            return read_changes(connection, run_id, session_id=self.session_id, after_seq=after_seq, limit=PAGE)
 
     def _reader(self, run_id: str) -> Callable[[int], builtins.list[StateChange]]:
         """Read the run's history page by page; the first read says whether there is such a run."""

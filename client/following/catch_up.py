@@ -55,7 +55,7 @@ _AWAY_POLL_S: Final = 1.0  # instead of poll_s while Redis is away
 _HELD: Final = 10_000  # changes of one run held behind a gap; more are left to the history
 
 Fetch: TypeAlias = "Callable[[int], list[StateChange]]"
-"""`fetch(after_seq)`: up to `core.history.PAGE` changes behind that number, in order; fewer mean there are no more."""
+"""`fetch(after_seq)`: up to `PAGE` changes behind that number, in order; fewer mean there are no more."""
 
 
 class WatchTimeout(InterlockError, TimeoutError):

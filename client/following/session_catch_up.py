@@ -36,7 +36,7 @@ class SessionReader(Protocol):
     """What a session's watch reads; `core.history.HistoryReader` is one. No replica: it must see what is committed."""
 
     def changes(self, workflow_id: str, after_seq: int = 0) -> list[StateChange]:
-        """Up to `core.history.PAGE` changes of a run."""
+        """Up to `PAGE` changes of a run."""
 
     def head(self, workflow_id: str) -> RunHead | None:
         """How far a run is."""

@@ -7,7 +7,7 @@ commit and so do not follow the order of commits across workflows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, bindparam, or_, select
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "HistoryReader", "RunHead", "SessionHeads", "read_changes", "read_head", "read_heads"]
 
-PAGE = 1000
-"""Changes that one reading returns at most; fewer mean that there were no more at that moment."""
+PAGE: Final = 1000
+"""Changes, or runs, that one answer holds at most; fewer mean that there were no more at that moment."""
 
 _runs = table_of_model(WorkflowRun)
 _history = table_of_model(StateHistory)

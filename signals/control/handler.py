@@ -20,7 +20,7 @@ from interlock.core.events import Effects
 from interlock.core.fault_points import fault_point
 from interlock.core.operations.controller import WorkflowController
 from interlock.core.queries.explain import explain
-from interlock.core.queries.history import read_changes
+from interlock.core.queries.history import PAGE, read_changes
 from interlock.core.queries.status import RunFilter, list_runs, run_results
 from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.signals.dispatch.broker_inspection import add_broker_facts
@@ -59,8 +59,6 @@ __all__ = ["CommandHandler"]
 
 _commands = table_of_model(ControlCommand)
 _runs = table_of_model(WorkflowRun)
-
-_LONGEST_PAGE = 1000
 
 _STORE = insert(_commands)
 _END = (
@@ -262,7 +260,7 @@ class CommandHandler:
             _run_id(command),
             session_id=command.session_id,
             after_seq=args.after_seq,
-            limit=min(args.limit, _LONGEST_PAGE),
+            limit=min(args.limit, PAGE),
         )
         return [json.loads(encode(change)) for change in changes]
 
@@ -297,7 +295,7 @@ class CommandHandler:
             name=args.name,
             created_after=args.created_after,
             created_before=args.created_before,
-            limit=min(args.limit, _LONGEST_PAGE),
+            limit=min(args.limit, PAGE),
         )
         return list_runs(connection, command.session_id, wanted)
 

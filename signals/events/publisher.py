@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from interlock.core.backoff import Backoff, BackoffTimer
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted_url
 from interlock.signals.deferred_work import is_ending
@@ -42,8 +43,7 @@ CHUNK: Final = 1000
 FEW: Final = 100
 """Changes that are sent without waiting for Redis to have taken them."""
 
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 5.0
+_PAUSES: Final = Backoff(0.5, 5.0)
 
 
 class EventPublisher:
@@ -124,7 +124,7 @@ class EventPublisher:
         if self._closed:
             return False
         line = self._own_line()
-        if not line.admits(self._clock()):
+        if not line.admits():
             line.skipped += len(changes) + len(line.later.take())
             return False
         with line.order:
@@ -185,7 +185,9 @@ class EventPublisher:
                 logger.exception("history row %s cannot be published", change.history_id)
 
     def _open_line(self) -> _Line:
-        return _Line(open_redis(self._url, timeout_s=self._timeout_s), Later(self.flush))
+        return _Line(
+            open_redis(self._url, timeout_s=self._timeout_s), Later(self.flush), BackoffTimer(_PAUSES, self._clock)
+        )
 
     def _own_line(self) -> _Line:
         line = self._line
@@ -197,7 +199,7 @@ class EventPublisher:
 
     def _report_outage(self, line: _Line, error: Exception, count: int) -> None:
         line.skipped += count
-        if line.failed(self._clock()):
+        if line.failed():
             logger.warning(
                 "events are not published, %s failed (%s: %s); nothing is lost, subscribers read the history",
                 redacted_url(self._url),
@@ -221,13 +223,11 @@ class _Line:
 
     client: redis.Redis
     later: Later
+    next_try: BackoffTimer
     wire: Wire = field(init=False)
     order: threading.RLock = field(default_factory=threading.RLock)  # a handler of log lines may publish
     pid: int = field(default_factory=os.getpid)
-    down: bool = False
     skipped: int = 0
-    _pause_s: float = _FIRST_PAUSE_S
-    _next_try: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -240,29 +240,33 @@ class _Line:
         self.wire.close()
         self.client.close()
 
-    def admits(self, now: float) -> bool:
+    @property
+    def down(self) -> bool:
+        """Whether the last try failed."""
+        return self.next_try.failures > 0
+
+    def admits(self) -> bool:
         """Whether to try now; of the threads that ask while it is down, one per pause may."""
         if not self.down:
             return True
         with self._lock:
-            if now < self._next_try:
+            if self.next_try.left_s > 0:
                 return False
-            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-            self._next_try = now + self._pause_s
+            self.next_try.failed()  # until it has succeeded
             return True
 
-    def failed(self, now: float) -> bool:
+    def failed(self) -> bool:
         """Note a failure; True for the first one of an outage."""
         with self._lock:
-            first = not self.down
-            self.down = True
-            if first:
-                self._pause_s = _FIRST_PAUSE_S
-            self._next_try = now + self._pause_s
-            return first
+            if self.down:
+                self.next_try.hold()
+                return False
+            self.next_try.failed()
+            return True
 
     def recovered(self) -> bool:
         """Note a success; True for the first one after an outage."""
         with self._lock:
-            ended, self.down = self.down, False
+            ended = self.down
+            self.next_try.succeeded()
             return ended

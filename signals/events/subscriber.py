@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 import redis
 import redis.asyncio
 
+from interlock.core.backoff import Backoff, BackoffTimer
 from interlock.core.events import StateChange
 from interlock.core.redaction import redacted_url
 
@@ -34,8 +34,8 @@ logger = logging.getLogger("interlock.events")
 
 _TIMEOUT_S: Final = 1.0  # connecting, and finishing a message that has begun to arrive
 _SHORTEST_READ_S: Final = 0.05  # a shorter one could cut a message that is arriving
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 2.0
+# With jitter, so that the subscribers of a server that restarts do not all come back at once.
+_PAUSES: Final = Backoff(0.1, 2.0, jitter=0.5)
 _PING_S: Final = 10.0
 _FAILURES: Final = (redis.RedisError, OSError)
 
@@ -91,16 +91,14 @@ class _Conversation:
         self._target = target
         self._place = redacted_url(redis_url)
         self._clock = clock
-        self._failures = 0
-        self._next_try = clock()
-        self._down = False
+        self._next_try = BackoffTimer(_PAUSES, clock)
         self._warned_of_foreign = False
         self._heard_at = clock()
         self._pinged = False
 
     def pause_s(self) -> float:
         """Seconds until the next attempt to connect."""
-        return max(0.0, self._next_try - self._clock())
+        return max(0.0, self._next_try.left_s)
 
     def opened(self) -> None:
         """The subscription was sent."""
@@ -108,13 +106,9 @@ class _Conversation:
 
     def failed(self, error: BaseException) -> Link | None:
         """The connection could not be made, or broke: `LOST`, once per outage."""
-        pause_s = min(_FIRST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
-        # Spread, so that the subscribers of a server that restarts do not all come back at once.
-        self._next_try = self._clock() + pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        self._failures = min(self._failures + 1, 10)
-        if self._down:
+        self._next_try.failed()
+        if self._next_try.failures > 1:
             return None
-        self._down = True
         logger.warning("no events from %s (%s: %s); trying again", self._place, type(error).__name__, error)
         return Link.LOST
 
@@ -138,10 +132,9 @@ class _Conversation:
             return None
         self._heard_at, self._pinged = self._clock(), False
         if message["type"] in ("subscribe", "psubscribe"):
-            self._failures = 0
-            if self._down:
+            if self._next_try.failures:
                 logger.info("events come again from %s", self._place)
-            self._down = False
+            self._next_try.succeeded()
             return Link.SUBSCRIBED
         if message["type"] in ("message", "pmessage"):
             return self._event(message["channel"], message["data"])
