@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import yaml
 
 from interlock.core.plan import Fault, PlanSpec
-from interlock.core.yaml_documents import FastLoader, TooDeep, compose
-
-from .yaml_nodes import NodeReader
+from interlock.core.yaml_documents import FastLoader, NotYaml, read_document
 
 if TYPE_CHECKING:
-    from interlock.core.json_values import Json, JsonPath
-    from interlock.core.yaml_documents import Position
+    from interlock.core.json_values import Json
 
 __all__ = ["dump_yaml", "json_schema", "read_yaml"]
 
@@ -77,21 +73,14 @@ def read_yaml(source: str | Path, examine: _Examine[_Plan]) -> tuple[_Plan | Non
     Raises:
         OSError: The file cannot be read.
     """
-    name, data = _text_of(source)
     try:
-        node = compose(data, _Loader)
-    except TooDeep as error:
-        line, column = error.position
-        return None, (f"{name}:{line}:{column}: {error}",)
-    except yaml.YAMLError as error:
-        return None, (_syntax_fault(name, error),)
-    reader = NodeReader()
-    document = reader.document(node)
-    plan, faults = examine(document)
-    placed = [*reader.faults, *((_place(fault.path, reader.positions), fault) for fault in faults)]
-    placed.sort(key=itemgetter(0))
-    lines = dict.fromkeys(f"{name}:{line}:{column}: {fault}" for (line, column), fault in placed)
-    return (None, tuple(lines)) if lines else (plan, ())
+        document = read_document(*_text_of(source), _Loader)
+    except NotYaml as error:
+        return None, (str(error),)
+    plan, faults = examine(document.value)
+    placed = [(document.place(fault.path), (fault.path, fault.message)) for fault in faults]
+    lines = document.lines(placed, "plan")
+    return (None, lines) if lines else (plan, ())
 
 
 def dump_yaml(document: Mapping[str, Json]) -> str:
@@ -127,18 +116,3 @@ def _text_of(source: str | Path) -> tuple[str, str | bytes]:
     if is_text:
         return "<text>", str(source)
     return str(source), Path(source).read_bytes()
-
-
-def _syntax_fault(name: str, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    said = [getattr(error, "problem", None), getattr(error, "context", None)]
-    text = ", ".join(part for part in said if part) or " ".join(str(error).split())
-    return f"{name}:{line}:{column}: not YAML: {text}"
-
-
-def _place(path: JsonPath, positions: Mapping[JsonPath, Position]) -> Position:
-    """Where a path was written, or the nearest that holds it."""
-    while path and path not in positions:
-        path = path[:-1]
-    return positions.get(path, (1, 1))

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     from interlock.core.json_values import JsonPath, Problem
 
-__all__ = ["Fault", "Suggestions", "faults_of", "refuse"]
+__all__ = ["UNKNOWN_FIELD", "Fault", "Suggestions", "faults_of", "refuse"]
+
+UNKNOWN_FIELD: Final = "unknown field"
+"""What is said first of a field that does not exist; its place is that of its name."""
 
 _SHOWN_CHARACTERS: Final = 60
+_FEW: Final = 6  # fields that are all named where one is not known
 
 # pydantic speaks of dictionaries and tuples; a plan's author sees YAML or JSON
 _SHAPES: Final = {
@@ -109,8 +113,11 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         name = str(detail["loc"][-1])
         fields = _fields_at(model, detail["loc"][:-1])
-        return "unknown field" + Suggestions().did_you_mean(name, fields)
+        known = f"; known: {', '.join(fields)}" if len(fields) <= _FEW else ""
+        return f"{UNKNOWN_FIELD}{Suggestions().did_you_mean(name, fields)}{known}"
     text = _SHAPES.get(kind, text)
+    if kind == "model_type" and len(fields := _fields_at(model, detail["loc"])) <= _FEW:
+        text = f"{text} with {', '.join(fields)}"
     text = text.removeprefix("Value error, ").replace("Input should", "must")
     text = text[:1].lower() + text[1:]
     return text if kind == "value_error" else f"{text}, not {_shown(detail['input'])}"
@@ -121,7 +128,7 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     for part in loc:
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:

@@ -24,7 +24,6 @@ PARSERS: Final = (
     "signals/control/signing.py",
     "signals/events/cloud_event.py",
     "client/authoring/yaml_file.py",
-    "client/authoring/yaml_nodes.py",
     "core/yaml_documents.py",
     "core/machine/guard_rules_file.py",
     "core/plan/validation.py",
