@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
+
+from .base import BaseClient
 
 __all__ = ["OperatorVerbs"]
 
 
-class OperatorVerbs(ABC):
-    """Each verb is one command; where it is carried out is the client's business."""
-
-    @abstractmethod
-    def _call(
-        self,
-        verb: str,
-        run_id: str | None = None,
-        reason: str | None = None,
-        request_id: str | None = None,
-        **args: Any,
-    ) -> Any:
-        """Carry a command out, and return its result or raise its error."""
-
-    @abstractmethod
-    def _hint(self, run_id: str) -> None:
-        """Say that something of the run may be due."""
+class OperatorVerbs(BaseClient):
+    """Each verb is one command."""
 
     def pause(
         self,
@@ -60,7 +46,6 @@ class OperatorVerbs(ABC):
     ) -> None:
         """Resume a paused run, or a step that was paused by itself."""
         self._call("resume", id, reason, request_id, step=step)
-        self._hint(id)
 
     def cancel(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Cancel a run and everything unsettled in it; again, it is a no-op."""
@@ -74,12 +59,10 @@ class OperatorVerbs(ABC):
             CommandRefused: The step asks for nothing, or this actor may not decide it.
         """
         self._call("approve", id, None, request_id, step=step, comment=comment)
-        self._hint(id)
 
     def reject(self, id: str, step: str, comment: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Reject what a step asks for: the run is cancelled, or goes on with the decision where the plan says so."""
         self._call("reject", id, None, request_id, step=step, comment=comment)
-        self._hint(id)
 
     def retry(self, id: str, step: str, reason: str | None = None, *, request_id: str | None = None) -> None:  # noqa: A002 - SPEC's name
         """Run a failed step of a live run again.
@@ -88,7 +71,6 @@ class OperatorVerbs(ABC):
             CommandRefused: The run has ended; the message is the `rerun` command to type.
         """
         self._call("retry", id, reason, request_id, step=step)
-        self._hint(id)
 
     def settle(
         self,
@@ -101,10 +83,7 @@ class OperatorVerbs(ABC):
     ) -> None:
         """Give a failed step of a live run the result that it should have had; the reason is kept."""
         self._call("settle", id, reason, request_id, step=step, result=result)
-        self._hint(id)
 
     def rerun(self, id: str, reason: str | None = None, *, request_id: str | None = None) -> str:  # noqa: A002 - SPEC's name
         """Start a new run of a failed or cancelled one, which reuses what had completed; returns its id."""
-        run_id = str(self._call("rerun", id, reason, request_id))
-        self._hint(run_id)
-        return run_id
+        return str(self._call("rerun", id, reason, request_id))

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interlock.core.model.transitions import WORKFLOW_TABLE
 from interlock.signals.events.subscriber import AsyncSubscriber, Subscriber, Target
 from interlock.signals.runtime import events_url
 
 from .following.watching import awatch, awatch_session, watch, watch_session
+from .reading import ReadingVerbs
 
 if TYPE_CHECKING:
-    import builtins
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-
-    from celery import Celery
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from interlock.core.events import StateChange
-    from interlock.core.queries.history import HistoryReader
-    from interlock.core.settings import Settings
 
 __all__ = ["SubscriberVerbs"]
 
 
-class SubscriberVerbs(ABC):
+class SubscriberVerbs(ReadingVerbs):
     """Each change once and in order, from the history; events on Redis say when to look, and without them it is looked often."""
-
-    app: Celery
-    settings: Settings
-    session_id: str
-
-    @abstractmethod
-    def status(self, id: str) -> dict[str, Any]:  # noqa: A002 - SPEC's name
-        """The run's state, its steps' states, and what they wait for."""
-
-    @abstractmethod
-    def _reader(self, run_id: str) -> Callable[[int], builtins.list[StateChange]]:
-        """What reads the run's history, page by page."""
-
-    @abstractmethod
-    def _session_reader(self) -> HistoryReader:
-        """What reads the histories of the session."""
 
     def watch(self, id: str, after_seq: int = 0, *, timeout_s: float | None = None) -> Generator[StateChange]:  # noqa: A002 - SPEC's name
         """Yield every change of the run behind `after_seq`, each once and in order, until the run ends.

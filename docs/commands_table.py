@@ -12,7 +12,7 @@ from interlock.client.client import Client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["render"]
+__all__ = ["render", "usages"]
 
 _WHOLE: Final = 200
 _NOT_VERBS: Final = frozenset({"awatch", "awatch_session", "close", "enqueue", "wait"})
@@ -24,6 +24,12 @@ def render() -> str:
     context = click.Context(interlock, info_name="interlock")
     rows = [f"| `{usage}` | {what} |" for usage, what in _commands(context)]
     return "\n".join(["| command | what it does |", "|---|---|", *rows, *_in_python_alone(context), ""])
+
+
+def usages() -> dict[str, str]:
+    """How each command is typed, by its name; those of a group by their own names."""
+    context = click.Context(interlock, info_name="interlock")
+    return {usage.split()[1]: usage for usage, _ in _commands(context)}
 
 
 def _in_python_alone(context: click.Context) -> Iterator[str]:

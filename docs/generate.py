@@ -18,6 +18,7 @@ from . import (
     rooms_picture,
     settings_table,
     state_machine_page,
+    verbs_table,
     verify_table,
     workflow_schema,
 )
@@ -43,6 +44,7 @@ _TABLES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
         "memory": reliability_tables.memory,
         "connections": reliability_tables.connections,
     },
+    "docs/verbs.md": {"verbs": verbs_table.render},
     "docs/verify.md": {"findings": verify_table.render},
 }
 """Document → name of a table in it → what renders it."""

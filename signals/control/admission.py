@@ -1,7 +1,7 @@
-"""The door of the control queue: from bytes that anybody may have sent to a command that a handler may be given.
+"""Admission to the control queue: from bytes that anybody may have sent to a command that the handler carries out.
 
-In this order, the cheap things first: size, JSON, depth, fields, signature, arguments. Nothing here knows a database, so what an
-answer tells is the same for a run that exists and for one that does not.
+Checked in this order, the cheapest first: size, JSON, depth, fields, signature, arguments. No database is asked, so an answer is
+the same for a run that exists and for one that does not.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from interlock.core.errors import CommandRefused
 from interlock.core.json_values import MAX_DEPTH
 from interlock.core.names import NAME_PATTERN
 
-from .command import REPLY_PATTERN, may_answer, parse_fields
-from .command_args import read_args
+from .command import REPLY_PATTERN, may_answer, parse_args, parse_fields
 from .signing import Keyring
 
 if TYPE_CHECKING:
     from interlock.core.settings import Settings
 
     from .command import Command
+    from .fields import Args
 
-__all__ = ["DEEPEST", "Admitted", "ControlDoor", "TurnedAway", "read_document"]
+__all__ = ["DEEPEST", "Admission", "Admitted", "Rejected", "read_document"]
 
 DEEPEST: Final = MAX_DEPTH + 16
 """How deep a message may be nested: a payload may be 64 deep, and stands some levels down in a plan."""
@@ -41,15 +41,17 @@ class Admitted:
 
     Attributes:
         command: The command.
+        args: Its arguments, validated.
         key: What signs its answer; None where it came unsigned.
     """
 
     command: Command
+    args: Args
     key: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
+class Rejected:
     """A message that is not carried out.
 
     Attributes:
@@ -65,11 +67,11 @@ class TurnedAway:
     key: bytes | None = field(default=None, repr=False)
 
 
-class ControlDoor:
-    """Decides what a message of the control queue is."""
+class Admission:
+    """Decides whether a message of the control queue is a command that may be carried out."""
 
     def __init__(self, settings: Settings, keyring: Keyring | None = None) -> None:
-        """Set up a door.
+        """Set up the checks.
 
         Args:
             settings: Sizes, and the keys of sessions.
@@ -78,20 +80,20 @@ class ControlDoor:
         self.keyring = keyring or Keyring.of(settings)
         self._max_bytes = settings.max_command_bytes
 
-    def read(self, body: bytes | str | memoryview) -> Admitted | TurnedAway:
+    def read(self, body: bytes | str | memoryview) -> Admitted | Rejected:
         """Make a command of a message's body, or say why it is none; raises nothing."""
         try:
             document = read_document(body, self._max_bytes)
         except CommandRefused as refusal:
-            return TurnedAway(refusal)
+            return Rejected(refusal)
         key = None
         try:
             command = parse_fields(document)
             key = self.keyring.check(command)
-            read_args(command)
+            args = parse_args(command)
         except CommandRefused as refusal:
-            return TurnedAway(refusal, _text(document, "id", _NAME), _reply_to(document), key)
-        return Admitted(command, key)
+            return Rejected(refusal, _text(document, "id", _NAME), _reply_to(document), key)
+        return Admitted(command, args, key)
 
 
 def read_document(body: bytes | str | memoryview, max_bytes: int) -> object:

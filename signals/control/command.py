@@ -1,45 +1,30 @@
-"""A control message: which commands there are, their fields, and how one is read from JSON."""
+"""A control message: its fields, and how it is read from JSON."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from interlock.core.errors import CommandRefused
 
-from .command_args import Name, Number, Text, faults_of, read_args
+from .fields import Args, Name, Number, Text, faults_of
+from .verbs import VERBS
 
-__all__ = ["READING", "REPLY_PATTERN", "REPLY_PREFIX", "Command", "Verb", "may_answer", "parse_command", "parse_fields"]
+__all__ = ["REPLY_PATTERN", "REPLY_PREFIX", "Command", "may_answer", "parse_args", "parse_fields"]
 
 REPLY_PREFIX: Final = "interlock.reply."
 REPLY_PATTERN: Final = r"^interlock\.reply\.([A-Za-z0-9_.-]{1,200}:)?[A-Za-z0-9_.-]{1,200}$"
 """`interlock.reply.NAME`, or `interlock.reply.SESSION:NAME`, which an access list can give to one session alone."""
-READING: Final = frozenset({"replay", "status", "result", "list", "explain"})
 
 _MOST_ARGS: Final = 32
 
-Verb = Literal[
-    "enqueue",
-    "create",
-    "set_plan",
-    "start",
-    "pause",
-    "resume",
-    "cancel",
-    "approve",
-    "reject",
-    "retry",
-    "settle",
-    "rerun",
-    "dispatch",
-    "replay",
-    "status",
-    "result",
-    "list",
-    "explain",
-]
+
+def _verb(name: str) -> str:
+    if name not in VERBS:
+        raise PydanticCustomError("verb", "is none of {verbs}", {"verbs": ", ".join(VERBS)})
+    return name
 
 
 class Command(BaseModel):
@@ -52,7 +37,7 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     id: Name
-    command: Verb
+    command: Annotated[str, AfterValidator(_verb)]
     session_id: Name = "default"
     workflow_id: Name | None = None
     actor: Text = Field(default="user", min_length=1, max_length=200)
@@ -87,15 +72,20 @@ def parse_fields(document: object) -> Command:
         raise CommandRefused("?", f"not a command: {faults_of(error)}", code="invalid") from None
 
 
-def parse_command(document: object) -> Command:
-    """Validate a message with its arguments.
+def parse_args(command: Command) -> Args:
+    """Validate a message's arguments: those of its verb.
 
     Raises:
-        CommandRefused: It is not a command, or its arguments are not those of its verb; every fault is named.
+        CommandRefused: They do not fit, or the run is missing; every fault is named.
     """
-    command = parse_fields(document)
-    read_args(command)
-    return command
+    verb = VERBS[command.command]
+    try:
+        args = verb.args.model_validate(command.args)
+    except ValidationError as error:
+        raise CommandRefused(command.command, faults_of(error, "args"), code="invalid") from None
+    if verb.needs_run and command.workflow_id is None:
+        raise CommandRefused(command.command, "workflow_id: is required for this command", code="invalid")
+    return args
 
 
 def may_answer(reply_to: str, session_id: object) -> bool:

@@ -11,17 +11,30 @@ know: later versions add some. Nothing here knows a connection.
 from __future__ import annotations
 
 import json
-from datetime import UTC
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from interlock.core.errors import InterlockError
 from interlock.core.events import StateChange
 from interlock.core.names import NAME_PATTERN, check_name
 
-__all__ = ["EVENT_TYPES", "UnreadableEvent", "channel", "decode", "encode", "session_pattern"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "EVENT_TYPES",
+    "UnreadableEvent",
+    "change_of",
+    "channel",
+    "decode",
+    "encode",
+    "event_document",
+    "session_pattern",
+]
 
 EVENT_TYPES: Final = MappingProxyType(
     {
@@ -73,10 +86,19 @@ def _session_channel(prefix: str, session_id: str) -> str:
 
 
 def encode(change: StateChange) -> bytes:
-    """Return the event of a committed change.
+    """Return the event of a committed change, as a message.
 
     Raises:
         ValueError: The change is not committed (it has no history id), or its meta is not JSON.
+    """
+    return _to_json(event_document(change)).encode()
+
+
+def event_document(change: StateChange) -> dict[str, Any]:
+    """Return the event of a committed change, as JSON that is still to be written.
+
+    Raises:
+        ValueError: The change is not committed (it has no history id).
     """
     if change.history_id is None:
         msg = "only a committed change is an event; this one has no history id"
@@ -94,7 +116,7 @@ def encode(change: StateChange) -> bytes:
     }
     if event["time"] is None:
         del event["time"]  # an attribute that is absent is left out: CloudEvents knows no null
-    return _to_json(event).encode()
+    return event
 
 
 def decode(message: bytes | str) -> StateChange:
@@ -103,8 +125,21 @@ def decode(message: bytes | str) -> StateChange:
     Raises:
         UnreadableEvent: It is not an event of this format.
     """
+    return _change(_Event.model_validate_json, message)
+
+
+def change_of(document: object) -> StateChange:
+    """Return the change that an event tells of, whose JSON was read before.
+
+    Raises:
+        UnreadableEvent: It is not an event of this format.
+    """
+    return _change(_Event.model_validate, document)
+
+
+def _change(validate: Callable[[Any], _Event], given: object) -> StateChange:
     try:
-        event = _Event.model_validate_json(message)
+        event = validate(given)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         described = tuple(_describe(fault["loc"], fault["msg"]) for fault in faults)
@@ -114,6 +149,13 @@ def decode(message: bytes | str) -> StateChange:
 
 def _describe(path: tuple[int | str, ...], message: str) -> str:
     return f"{'.'.join(map(str, path))}: {message}" if path else message
+
+
+def _time(given: object) -> object:
+    try:
+        return datetime.fromisoformat(given) if isinstance(given, str) else given
+    except ValueError:
+        raise PydanticCustomError("time", "is not an ISO 8601 time") from None
 
 
 class _Data(BaseModel):
@@ -130,7 +172,7 @@ class _Data(BaseModel):
     transitioned_by: str
     seq: int = Field(ge=1)
     attempt: int | None = None
-    created_at: AwareDatetime | None = None
+    created_at: Annotated[AwareDatetime | None, BeforeValidator(_time)] = None
     meta: dict[str, Any] | None = None
 
 

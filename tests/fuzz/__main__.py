@@ -19,8 +19,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = ("control", "workflow", "guards")
 PARSERS: Final = (
     "signals/control/admission.py",
-    "signals/control/queues.py",
-    "signals/control/command_args.py",
+    "signals/control/command.py",
+    "signals/control/fields.py",
     "signals/control/signing.py",
     "signals/events/cloud_event.py",
     "client/authoring/yaml_file.py",

@@ -20,9 +20,8 @@ from interlock.core.errors import ConfigurationError, InterlockError, InvalidPla
 from interlock.core.json_values import plain_json
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
-from interlock.signals.control.admission import DEEPEST, Admitted, ControlDoor, TurnedAway
-from interlock.signals.control.command import REPLY_PATTERN, Command
-from interlock.signals.control.command_args import read_args
+from interlock.signals.control.admission import DEEPEST, Admission, Admitted, Rejected
+from interlock.signals.control.command import REPLY_PATTERN, Command, parse_args
 from interlock.signals.control.signing import Keyring
 from interlock.signals.events.cloud_event import UnreadableEvent, decode, encode
 
@@ -39,7 +38,7 @@ _KEYS: Final = {"alpha": ["a" * 40, "o" * 40], "beta": "b" * 40}
 _SETTINGS: Final = Settings(signing_keys=_KEYS, max_command_bytes=64 * 1024)  # type: ignore[arg-type] # as a user gives them
 _NOW: Final = 1_800_000_000.0
 _KEYRING: Final = Keyring.of(_SETTINGS, lambda: _NOW)
-_DOOR: Final = ControlDoor(_SETTINGS, _KEYRING)
+_ADMISSION: Final = Admission(_SETTINGS, _KEYRING)
 _FILE: Final = Path(tempfile.mkdtemp(prefix="interlock-fuzz-")) / "input.yaml"
 
 
@@ -69,9 +68,9 @@ def _short(expected: type[Exception]) -> Iterator[None]:
 def control(data: bytes) -> None:
     """A message of the control queue: as it came, and, where it is a command of a session with a key, signed."""
     with _in_time():
-        found = _DOOR.read(data)
-        if isinstance(found, TurnedAway):
-            _check_turned_away(found)
+        found = _ADMISSION.read(data)
+        if isinstance(found, Rejected):
+            _check_rejected(found)
         else:
             _check_admitted(found)
         _sign_and_read(data)
@@ -79,7 +78,7 @@ def control(data: bytes) -> None:
         _check_event(data)
 
 
-def _check_turned_away(found: TurnedAway) -> None:
+def _check_rejected(found: Rejected) -> None:
     assert found.reply_to is None or re.fullmatch(REPLY_PATTERN, found.reply_to)
     text = str(found.refusal)
     assert len(text) < 20_000, "a refusal is short, whatever it refuses"
@@ -89,8 +88,8 @@ def _check_turned_away(found: TurnedAway) -> None:
 def _check_admitted(found: Admitted) -> None:
     command = found.command
     assert found.key is not None or not _KEYRING.of_session(command.session_id), "unsigned, in a session with a key"
-    read_args(command)
-    again = _DOOR.read(json.dumps(command.document()))
+    assert parse_args(command) == found.args, "what is carried out is what was read"
+    again = _ADMISSION.read(json.dumps(command.document()))
     assert isinstance(again, Admitted)
     assert again.command == command, "what is written back is what was read"
 
@@ -111,7 +110,7 @@ def _sign_and_read(data: bytes) -> None:
         body = json.dumps(signed.document())
     except (ValueError, RecursionError):
         return  # the client's own door; what it does not let out is no message
-    found = _DOOR.read(body)
+    found = _ADMISSION.read(body)
     if isinstance(found, Admitted):
         assert found.command == signed
         assert found.key == _KEYRING.of_session("alpha")[0]
@@ -121,8 +120,8 @@ def _sign_and_read(data: bytes) -> None:
         {**signed.document(), "session_id": "beta"},
         {**signed.document(), "actor": f"{signed.actor}x"[-200:]},
     ):
-        twisted = _DOOR.read(json.dumps(other))
-        assert isinstance(twisted, TurnedAway) or signed.actor == other["actor"], "one signature for two commands"
+        twisted = _ADMISSION.read(json.dumps(other))
+        assert isinstance(twisted, Rejected) or signed.actor == other["actor"], "one signature for two commands"
 
 
 def _check_answer(data: bytes) -> None:

@@ -12,7 +12,7 @@ from interlock.core import WorkflowController
 from interlock.core.database.tables import Base, WorkflowStep
 from interlock.core.database.types import seconds_after
 from interlock.core.settings import Settings
-from interlock.signals.control.admission import Admitted, ControlDoor
+from interlock.signals.control.admission import Admission, Admitted
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import step
 from tests.core.worker_double import WorkerDouble
@@ -36,7 +36,7 @@ class Stage:
         self.settings = Settings()
         self.worker = WorkerDouble(database, self.settings)
         self.handler = CommandHandler(database, self.settings, None)
-        self.door = ControlDoor(self.settings)
+        self.admission = Admission(self.settings)
 
     def run_in(self, state: str) -> str:
         """A new run of `red` in this state; its name and input are words that `blue` must not come to see."""
@@ -89,25 +89,25 @@ class Stage:
             }
 
     def command(self, verb: str, run_id: str | None, session_id: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What the control queue answers: through JSON, the door and the handler, as an engine does it."""
+        """What the control queue answers: through JSON, admission and the handler, as an engine does it."""
         fields = {"id": uuid4().hex, "command": verb, "session_id": session_id, "workflow_id": run_id, "args": args}
-        found = self.door.read(json.dumps(fields))
+        found = self.admission.read(json.dumps(fields))
         assert isinstance(found, Admitted), found
-        answer: dict[str, Any] = json.loads(json.dumps(self.handler.handle(found.command)))
+        answer: dict[str, Any] = json.loads(json.dumps(self.handler.handle(found.command, found.args)))
         return answer
 
 
 class LocalLink:
-    """Stands in for `ControlLink`: the client's commands reach the same door and handler, without a broker between."""
+    """Stands in for `ControlLink`: the client's commands reach the same admission and handler, without a broker between."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def handle(self, command: Command) -> dict[str, Any]:
         """Carry the command out, or say why not, as the far end would."""
-        found = self._stage.door.read(json.dumps(command.document()))
+        found = self._stage.admission.read(json.dumps(command.document()))
         assert isinstance(found, Admitted), found
-        answer: dict[str, Any] = json.loads(json.dumps(self._stage.handler.handle(found.command)))
+        answer: dict[str, Any] = json.loads(json.dumps(self._stage.handler.handle(found.command, found.args)))
         return answer
 
     def send(self, command: Command) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import pytest
@@ -11,8 +11,7 @@ import pytest
 from interlock import Client
 from interlock.core import open_database
 from interlock.core.errors import InterlockError, RunNotFound
-from interlock.signals.control.command import Verb
-from interlock.signals.control.command_args import WITHOUT_RUN
+from interlock.signals.control.verbs import VERBS as TABLE
 from tests.isolation.stage import OURS, PLAN, THEIRS, LocalLink, Stage, told
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def either_stage(migrated_url: str) -> Iterator[Stage]:
 
 
 def test_every_verb_is_in_the_table() -> None:
-    assert set(VERBS) == set(get_args(Verb))
+    assert set(VERBS) == set(TABLE)
 
 
 def test_every_method_of_the_client_is_in_a_table() -> None:
@@ -91,7 +90,7 @@ def test_a_command_of_another_session_shows_and_moves_nothing(either_stage: Stag
     before = stage.picture()
     existing = stage.command(verb, run_id, THEIRS, args)
     assert stage.picture() == before
-    if verb not in WITHOUT_RUN:
+    if TABLE[verb].needs_run:
         absent = stage.command(verb, missing, THEIRS, args)
         assert str(existing).replace(run_id, "RUN") == str(absent).replace(missing, "RUN")
         assert existing == {"ok": True, "result": []} or existing["error"]["type"] == "RunNotFound"
@@ -130,7 +129,7 @@ def test_a_client_of_another_session_has_no_such_run(
     if way == "with a database":
         address = {"database_url": stage.database.engine.url.render_as_string(hide_password=False)}
     else:
-        monkeypatch.setattr("interlock.client.client.ControlLink", lambda *_: LocalLink(stage))
+        monkeypatch.setattr("interlock.client.base.ControlLink", lambda *_: LocalLink(stage))
         address = {"broker_url": "memory://"}
     with Client(**address, session_id=THEIRS, settings=stage.settings) as theirs:  # type: ignore[arg-type]
         errors = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from interlock.core.settings import Settings
-from interlock.signals.control.command import Command
+from interlock.signals.control.command import Command, parse_args
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import step
 
@@ -33,7 +33,7 @@ def test_a_command_delivered_twice_at_once_acts_once(
 
     def deliver(handler: CommandHandler, command: Command) -> dict[str, Any]:
         barrier.wait()
-        return handler.handle(command)
+        return handler.handle(command, parse_args(command))
 
     plan = [step("a"), {"key": "g", "approval": True}]
     with ThreadPoolExecutor(2) as pool:
@@ -48,6 +48,6 @@ def test_a_command_delivered_twice_at_once_acts_once(
             assert first == second == {"ok": True, "result": None}
             after = rows.run(run_id).seq
             assert after > before
-            assert handlers[0].handle(command) == first
+            assert handlers[0].handle(command, parse_args(command)) == first
             assert rows.run(run_id).seq == after
             controller.cancel_workflow(run_id)

@@ -14,7 +14,7 @@ from interlock.core.database.errors import may_succeed_later
 from interlock.core.errors import CommandRefused
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted
-from interlock.signals.control.admission import Admitted, ControlDoor, TurnedAway
+from interlock.signals.control.admission import Admission, Admitted, Rejected
 from interlock.signals.control.error_documents import error_document
 from interlock.signals.control.queues import (
     control_connection,
@@ -42,7 +42,7 @@ __all__ = ["ControlConsumer"]
 logger = logging.getLogger("interlock.control")
 
 _RETRY_S = 1.0
-_STRAYS_PER_S = 50
+_REJECTED_PER_S = 50
 _DEAD_BYTES = 10_000
 
 
@@ -56,10 +56,10 @@ class ControlConsumer(ConsumerMixin):
         self._settings = settings
         self._handler = handler
         self._stop = stop
-        self._door = ControlDoor(settings)
+        self._admission = Admission(settings)
         self._limit = RateLimit(settings.command_rate, settings.command_rate_total)
-        self._strays = TokenBucket(_STRAYS_PER_S)
-        self._unheard = 0
+        self._rejected_rate = TokenBucket(_REJECTED_PER_S)
+        self._dropped = 0
 
     @property
     def should_stop(self) -> bool:
@@ -95,8 +95,8 @@ class ControlConsumer(ConsumerMixin):
 
     def _on_message(self, message: Message) -> None:
         found = self._read(message)
-        if isinstance(found, TurnedAway):
-            self._turn_away(message, found)
+        if isinstance(found, Rejected):
+            self._reject(message, found)
             return
         command = found.command
         if (exceeded := self._limit.exceeded_by(command.session_id)) is not None:
@@ -107,7 +107,7 @@ class ControlConsumer(ConsumerMixin):
         subject = f"{command.command} {command.id}"
         fault_point("control.received", subject)
         try:
-            outcome = self._handler.handle(command)
+            outcome = self._handler.handle(command, found.args)
         except Exception as error:  # whatever a message holds, it must not end the consumer
             if may_succeed_later(error):
                 logger.warning("command %s is delivered again: %s", command.id, type(error).__name__)
@@ -117,29 +117,29 @@ class ControlConsumer(ConsumerMixin):
             logger.exception("command %s cannot be carried out", command.id)
             text = f"{command.command}: it cannot be carried out ({type(error).__name__}); the engine's log says more"
             refusal = CommandRefused(command.command, text, code="invalid")
-            self._turn_away(message, TurnedAway(refusal, command.id, command.reply_to, found.key))
+            self._reject(message, Rejected(refusal, command.id, command.reply_to, found.key))
             return
         fault_point("control.ack", subject)
         message.ack()
         for _ in range(fault_point("control.reply", subject)):
             self._answer(found, outcome)
 
-    def _read(self, message: Message) -> Admitted | TurnedAway:
+    def _read(self, message: Message) -> Admitted | Rejected:
         try:
-            return self._door.read(message.body or b"")
-        except Exception as error:  # a message that trips the door itself must not come back for ever
+            return self._admission.read(message.body or b"")
+        except Exception as error:  # a message that trips the checks themselves must not come back for ever
             logger.exception("could not read a control message")
-            return TurnedAway(CommandRefused("?", f"not a command ({type(error).__name__})", code="invalid"))
+            return Rejected(CommandRefused("?", f"not a command ({type(error).__name__})", code="invalid"))
 
-    def _turn_away(self, message: Message, found: TurnedAway) -> None:
+    def _reject(self, message: Message, found: Rejected) -> None:
         """Answer and set aside what is not carried out; of a flood, only some: log, dead letters and answers stay small."""
-        if not self._strays.take():
-            self._unheard += 1
+        if not self._rejected_rate.take():
+            self._dropped += 1
             message.ack()
             return
-        if self._unheard:
-            logger.warning("%d more control messages were no commands, and were dropped", self._unheard)
-            self._unheard = 0
+        if self._dropped:
+            logger.warning("%d more control messages were no commands, and were dropped", self._dropped)
+            self._dropped = 0
         logger.warning("set a control message aside: %s", redacted(str(found.refusal)))
         queue = dead_letter_queue(self._settings.channel_prefix)
         raw: Any = message.body
@@ -160,7 +160,7 @@ class ControlConsumer(ConsumerMixin):
 
     def _reply(self, reply_to: str | None, answer: dict[str, Any], key: bytes | None) -> None:
         if reply_to is not None:
-            self._publish(reply_to, self._door.keyring.seal(answer, reply_to, key), expire_reply)
+            self._publish(reply_to, self._admission.keyring.seal(answer, reply_to, key), expire_reply)
 
     def _publish(
         self,

@@ -97,11 +97,11 @@ class Dev:
         return list(self._children.values())
 
     def worker(self) -> psutil.Process | None:
-        """The worker's MAIN process: what its guard runs."""
+        """The worker's MAIN process: what its watchdog runs."""
         for child in self.children():
             with contextlib.suppress(psutil.Error):  # it has ended
                 words = child.cmdline()
-                if "celery" in words and any(word.endswith("guard.py") for word in words):
+                if "celery" in words and any(word.endswith("watchdog.py") for word in words):
                     return next(iter(child.children()), None)
         return None
 

@@ -16,7 +16,7 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.settings import Settings
 from interlock.core.sweeper.due_retries import DueRetries
 from interlock.core.sweeper.run_kind import Due
-from interlock.signals.control.command import Command
+from interlock.signals.control.command import Command, parse_args
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import Rows, Traffic, step, traffic
 
@@ -47,8 +47,9 @@ class Stage:
 
     def command(self, verb: str, *, id_: str | None = None, **args: Any) -> Any:
         """Carry a command out as a client with a database does."""
-        command = Command(id=id_ or verb, command=verb, workflow_id=self.run_id or None, args=args)  # type: ignore[arg-type]
-        outcome = CommandHandler(self.database, Settings(), None).handle(command, fresh=id_ is None)
+        command = Command(id=id_ or verb, command=verb, workflow_id=self.run_id or None, args=args)
+        handler = CommandHandler(self.database, Settings(), None)
+        outcome = handler.handle(command, parse_args(command), fresh=id_ is None)
         assert outcome["ok"], outcome
         return outcome["result"]
 

@@ -15,7 +15,7 @@ from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.core.sweeper.redispatch_rate import Pace
 from interlock.core.sweeper.sweeper import Sweeper
-from interlock.signals.control.command import parse_command
+from interlock.signals.control.command import parse_args, parse_fields
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import Rows, steps
 from tests.core.worker_double import WorkerDouble
@@ -71,14 +71,14 @@ def test_all_processes_draw_on_one_allowance_which_grows_with_time(
     databases = [open_database(core_url) for _ in range(3)]
     doubles = [WorkerDouble(database, settings) for database in databases]
     sweepers = [Sweeper(database, settings) for database in databases]
-    hint = parse_command({"id": "hint", "command": "dispatch"})
+    hint = parse_fields({"id": "hint", "command": "dispatch"})
     handler = CommandHandler(unchecked_database, settings, None)
     worker.queue.clear()
     assert [sweeper.sweep(batch=4).redispatched for sweeper in sweepers] == [10, 0, 0]
-    assert handler.handle(hint)["ok"]
+    assert handler.handle(hint, parse_args(hint))["ok"]
     assert worker.queue == []
     _pass_time(unchecked_database, 15)
-    assert handler.handle(hint)["ok"]
+    assert handler.handle(hint, parse_args(hint))["ok"]
     assert len(worker.queue) == 3
     assert [sweeper.sweep().redispatched for sweeper in sweepers] == [0, 0, 0]
     _pass_time(unchecked_database, 1000)
@@ -154,7 +154,7 @@ def test_a_pace_of_less_than_one_message_a_sweep_still_sends() -> None:
 
 def test_no_session_can_have_the_name_of_the_allowance() -> None:
     with pytest.raises(Exception, match="session_id"):
-        parse_command({"id": "redispatch", "command": "list", "session_id": "*"})
+        parse_fields({"id": "redispatch", "command": "list", "session_id": "*"})
 
 
 def test_the_outcome_of_old_commands_goes_and_the_pace_stays(

@@ -1,25 +1,24 @@
-"""The door of the control queue: what is let in, and how everything else is named."""
+"""What is admitted from the control queue, and how everything else is refused."""
 
 from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from interlock.core.errors import InvalidPlan
 from interlock.core.json_values import MAX_DEPTH
 from interlock.core.settings import Settings
-from interlock.signals.control.admission import DEEPEST, Admitted, ControlDoor, TurnedAway
-from interlock.signals.control.command import Verb
-from interlock.signals.control.command_args import ARGUMENTS, WITHOUT_RUN
+from interlock.signals.control.admission import DEEPEST, Admission, Admitted, Rejected
 from interlock.signals.control.error_documents import error_document, error_from
 from interlock.signals.control.queues import reply_name
 from interlock.signals.control.signing import Keyring
+from interlock.signals.control.verbs import VERBS
 
-DOOR = ControlDoor(Settings())
-KEYED = ControlDoor(Settings(signing_keys={"*": "k" * 32}))  # type: ignore[arg-type] # as a user gives it
+ADMISSION = Admission(Settings())
+KEYED = Admission(Settings(signing_keys={"*": "k" * 32}))  # type: ignore[arg-type] # as a user gives it
 RUN = "7d0c2f6e-0000-4000-8000-000000000001"
 
 
@@ -27,9 +26,9 @@ def _body(command: str = "cancel", **fields: Any) -> str:
     return json.dumps({"id": "c1", "command": command, "workflow_id": RUN, **fields})
 
 
-def _refusal(body: str | bytes, door: ControlDoor = DOOR) -> str:
-    found = door.read(body)
-    assert isinstance(found, TurnedAway), found
+def _refusal(body: str | bytes, admission: Admission = ADMISSION) -> str:
+    found = admission.read(body)
+    assert isinstance(found, Rejected), found
     assert found.refusal.code == "invalid"
     return str(found.refusal)
 
@@ -74,7 +73,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("list", {"status": 7}, "args.status"),
     ("list", {"name": {"a": 1}}, "args.name"),
     ("list", {"created_after": []}, "args.created_after"),
-    *((verb, {"surprise": 1}, "args.surprise") for verb in get_args(Verb)),
+    *((verb, {"surprise": 1}, "args.surprise") for verb in VERBS),
 ]
 
 
@@ -83,16 +82,15 @@ def test_an_argument_that_does_not_fit_is_named(verb: str, args: dict[str, Any],
     assert named in _refusal(_body(verb, args=args))
 
 
-@pytest.mark.parametrize("verb", get_args(Verb))
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_arguments_and_says_whether_it_needs_a_run(verb: str) -> None:
-    assert verb in ARGUMENTS
-    required = {name: "a" for name, field in ARGUMENTS[verb].model_fields.items() if field.is_required()}  # type: ignore[index]
-    found = DOOR.read(json.dumps({"id": "c1", "command": verb, "args": required}))
-    if verb in WITHOUT_RUN:
-        assert isinstance(found, Admitted)
-    else:
-        assert isinstance(found, TurnedAway)
+    required = {name: "a" for name, field in VERBS[verb].args.model_fields.items() if field.is_required()}
+    found = ADMISSION.read(json.dumps({"id": "c1", "command": verb, "args": required}))
+    if VERBS[verb].needs_run:
+        assert isinstance(found, Rejected)
         assert "workflow_id: is required" in str(found.refusal)
+    else:
+        assert isinstance(found, Admitted)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +122,14 @@ def test_a_field_that_does_not_fit_is_named_and_not_quoted(fields: dict[str, Any
 
 def test_a_payload_may_be_as_deep_as_a_payload_may_be_and_a_message_not_much_deeper() -> None:
     plan = [{"key": "a", "task": "t", "args": [_nested(MAX_DEPTH)]}]
-    assert isinstance(DOOR.read(_body("enqueue", args={"plan": plan, "input": _nested(MAX_DEPTH)})), Admitted)
+    assert isinstance(ADMISSION.read(_body("enqueue", args={"plan": plan, "input": _nested(MAX_DEPTH)})), Admitted)
     assert f"nested more than {DEEPEST} deep" in _refusal(
         _body("settle", args={"step": "a", "result": _nested(DEEPEST)})
     )
     assert "not JSON" in _refusal("[" * 1_000_000)
 
 
-@pytest.mark.parametrize("door", [DOOR, KEYED], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("admission", [ADMISSION, KEYED], ids=["unsigned", "signed"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -144,14 +142,14 @@ def test_a_payload_may_be_as_deep_as_a_payload_may_be_and_a_message_not_much_dee
         b"\0",
     ],
 )
-def test_what_is_no_json_is_refused(body: bytes, door: ControlDoor) -> None:
-    assert "not JSON" in _refusal(body, door)
+def test_what_is_no_json_is_refused(body: bytes, admission: Admission) -> None:
+    assert "not JSON" in _refusal(body, admission)
 
 
 def test_a_message_over_the_limit_is_not_parsed() -> None:
-    door = ControlDoor(Settings(max_command_bytes=1000))
-    assert "1,001 bytes" in _refusal(b'"' + b"x" * 999 + b'"', door)
-    assert "1,002 bytes" in _refusal("é" * 501, door), "bytes are counted, not characters"
+    admission = Admission(Settings(max_command_bytes=1000))
+    assert "1,001 bytes" in _refusal(b'"' + b"x" * 999 + b'"', admission)
+    assert "1,002 bytes" in _refusal("é" * 501, admission), "bytes are counted, not characters"
 
 
 def test_many_fields_are_not_answered_one_by_one() -> None:
@@ -163,7 +161,7 @@ def test_reading_takes_a_bounded_multiple_of_the_messages_size() -> None:
     body = b'{"id":"c1","command":"settle","workflow_id":"w","args":{"step":"a","result":[' + b"[]," * 300_000 + b"1]}}"
     tracemalloc.start()
     try:
-        DOOR.read(body)
+        ADMISSION.read(body)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -176,10 +174,10 @@ def test_a_refusal_cannot_pass_for_another_line_of_the_log() -> None:
     assert "forged" in said
 
 
-def test_text_that_no_database_stores_trips_neither_door_nor_signature() -> None:
+def test_text_that_no_database_stores_trips_neither_admission_nor_signature() -> None:
     """Half a character, as the key of a plan: found by fuzzing, where it made the message come back for ever."""
     keyring = Keyring.of(Settings(signing_keys={"*": "k" * 32}))  # type: ignore[arg-type] # as a user gives it
-    found = DOOR.read(_body("set_plan", args={"plan": {"\ud800": "\udfff"}}))
+    found = ADMISSION.read(_body("set_plan", args={"plan": {"\ud800": "\udfff"}}))
     assert isinstance(found, Admitted), "the plan's own checks name it"
     signed = keyring.sign(found.command)
     assert isinstance(KEYED.read(json.dumps(signed.document())), Admitted)
@@ -200,13 +198,13 @@ def test_an_answer_does_not_name_faults_without_end_and_says_so() -> None:
 
 def test_an_answer_goes_to_no_queue_of_another_session() -> None:
     theirs, ours = reply_name("blue"), reply_name("red")
-    found = DOOR.read(_body(session_id="red", reply_to=theirs))
-    assert isinstance(found, TurnedAway)
+    found = ADMISSION.read(_body(session_id="red", reply_to=theirs))
+    assert isinstance(found, Rejected)
     assert found.reply_to is None, "nor does the refusal"
-    assert isinstance(DOOR.read(_body(session_id="red", reply_to=ours)), Admitted)
-    assert isinstance(DOOR.read(_body(session_id="red", reply_to="interlock.reply.plain")), Admitted)
-    broken = DOOR.read(_body("explode", session_id="red", reply_to=ours))
-    assert isinstance(broken, TurnedAway)
+    assert isinstance(ADMISSION.read(_body(session_id="red", reply_to=ours)), Admitted)
+    assert isinstance(ADMISSION.read(_body(session_id="red", reply_to="interlock.reply.plain")), Admitted)
+    broken = ADMISSION.read(_body("explode", session_id="red", reply_to=ours))
+    assert isinstance(broken, Rejected)
     assert (broken.reply_to, broken.request_id) == (ours, "c1")
-    assert DOOR.read(_body("explode", session_id="red", reply_to=theirs)).reply_to is None  # type: ignore[union-attr]
-    assert DOOR.read(_body("explode", reply_to="celery")).reply_to is None  # type: ignore[union-attr]
+    assert ADMISSION.read(_body("explode", session_id="red", reply_to=theirs)).reply_to is None  # type: ignore[union-attr]
+    assert ADMISSION.read(_body("explode", reply_to="celery")).reply_to is None  # type: ignore[union-attr]

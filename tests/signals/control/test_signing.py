@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from interlock.core.errors import ConfigurationError, SignatureRefused
 from interlock.core.settings import Settings
-from interlock.signals.control.admission import Admitted, ControlDoor, TurnedAway
-from interlock.signals.control.command import Command, parse_command
+from interlock.signals.control.admission import Admission, Admitted, Rejected
+from interlock.signals.control.command import Command, parse_args, parse_fields
 from interlock.signals.control.signing import Keyring
 
 ALPHA, BETA, SHARED, NEXT = ("a" * 40, "b" * 40, "s" * 40, "n" * 40)
@@ -27,7 +27,7 @@ def _keyring(keys: dict[str, Any], now: float = NOW, **settings: Any) -> Keyring
 
 
 def _command(**fields: Any) -> Command:
-    return parse_command({"id": "c1", "command": "status", "session_id": "alpha", "workflow_id": "w1", **fields})
+    return parse_fields({"id": "c1", "command": "status", "session_id": "alpha", "workflow_id": "w1", **fields})
 
 
 def _code(keyring: Keyring, command: Command) -> str:
@@ -151,29 +151,29 @@ def test_a_command_cannot_be_passed_off_as_an_answer() -> None:
     assert not keyring.trusts(signed.document(), "alpha", "interlock.reply.one")
 
 
-# --- the door
+# --- admission
 
 
 def test_what_is_turned_away_learns_nothing_but_what_it_lacks() -> None:
-    door = ControlDoor(Settings(), _keyring({"alpha": ALPHA}))
+    admission = Admission(Settings(), _keyring({"alpha": ALPHA}))
     existing, missing = (
-        door.read(json.dumps({"id": "c1", "command": "status", "session_id": "alpha", "workflow_id": run}))
+        admission.read(json.dumps({"id": "c1", "command": "status", "session_id": "alpha", "workflow_id": run}))
         for run in ("w1", "w2")
     )
-    assert isinstance(existing, TurnedAway)
-    assert isinstance(missing, TurnedAway)
+    assert isinstance(existing, Rejected)
+    assert isinstance(missing, Rejected)
     assert str(existing.refusal) == str(missing.refusal)
     assert existing.key is None, "its answer is signed by nothing"
 
 
 def test_faults_in_the_arguments_are_told_to_those_who_signed() -> None:
-    door = ControlDoor(Settings(), _keyring({"alpha": ALPHA}))
+    admission = Admission(Settings(), _keyring({"alpha": ALPHA}))
     bad = Command(id="c1", command="status", session_id="alpha", workflow_id="w1", args={"depth": 1})
-    unsigned = door.read(json.dumps(bad.document()))
-    signed = door.read(json.dumps(door.keyring.sign(bad).document()))
-    assert isinstance(unsigned, TurnedAway)
+    unsigned = admission.read(json.dumps(bad.document()))
+    signed = admission.read(json.dumps(admission.keyring.sign(bad).document()))
+    assert isinstance(unsigned, Rejected)
     assert unsigned.refusal.code == "unsigned"
-    assert isinstance(signed, TurnedAway)
+    assert isinstance(signed, Rejected)
     assert (signed.refusal.code, signed.key) == ("invalid", ALPHA.encode())
     assert "args.depth" in str(signed.refusal)
 
@@ -191,7 +191,7 @@ def test_faults_in_the_arguments_are_told_to_those_who_signed() -> None:
 def test_any_json_survives_the_way_from_client_to_engine_with_its_signature(result: Any) -> None:
     keyring = _keyring({"alpha": ALPHA})
     command = _command(command="settle", args={"step": "a", "result": result})
-    found = ControlDoor(Settings(), keyring).read(json.dumps(keyring.sign(command).document()))
+    found = Admission(Settings(), keyring).read(json.dumps(keyring.sign(command).document()))
     assert isinstance(found, Admitted)
     assert found.key is not None
     assert found.command.args == command.args
@@ -239,7 +239,7 @@ def test_no_key_is_in_a_repr() -> None:
     settings = Settings(signing_keys={"alpha": ALPHA})
     keyring = Keyring.of(settings)
     signed = keyring.sign(_command())
-    shown = f"{settings!r} {settings} {keyring!r} {Admitted(signed, ALPHA.encode())!r} {settings.model_dump()}"
-    shown += repr(ControlDoor(settings).read(b"{")) + settings.model_dump_json()
+    shown = f"{settings!r} {settings} {keyring!r} {Admitted(signed, parse_args(signed), ALPHA.encode())!r} {settings.model_dump()}"
+    shown += repr(Admission(settings).read(b"{")) + settings.model_dump_json()
     assert ALPHA not in shown
     assert "alpha" in shown

@@ -12,7 +12,7 @@ from interlock import Client, Step, Workflow
 from interlock.core.errors import RunNotFound
 from interlock.core.queries.explain import explain
 from interlock.core.settings import Settings
-from interlock.signals.control.command import parse_command
+from interlock.signals.control.command import parse_args, parse_fields
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.dispatch.broker_inspection import add_broker_facts
 from tests.celery_worker import CeleryWorker
@@ -157,11 +157,10 @@ def test_explain_is_a_command_that_reads(client: Client) -> None:
     run_id = _enqueue(client, Step("a", "facts.quick"))
     database = client._open_runtime().database
     handler = CommandHandler(database, Settings(), None)
-    command = parse_command({"id": "same", "command": "explain", "workflow_id": run_id})
-    assert handler.handle(command)["result"]["status"] == "executing"
+    command = parse_fields({"id": "same", "command": "explain", "workflow_id": run_id})
+    assert handler.handle(command, parse_args(command))["result"]["status"] == "executing"
     client.cancel(run_id)
-    assert handler.handle(command)["result"]["status"] == "cancelled"
-    missing = handler.handle(
-        parse_command({"id": "x", "command": "explain", "session_id": "other", "workflow_id": run_id})
-    )
+    assert handler.handle(command, parse_args(command))["result"]["status"] == "cancelled"
+    elsewhere = command.model_copy(update={"session_id": "other"})
+    missing = handler.handle(elsewhere, parse_args(elsewhere))
     assert (missing["ok"], missing["error"]["type"]) == (False, "RunNotFound")

@@ -80,7 +80,7 @@ def test_of_a_flood_only_some_is_answered_logged_and_kept(
     handler: Any = None  # never reached
     consumer = ControlConsumer(app, Settings(), handler, threading.Event())
     now = [0.0]
-    consumer._strays = TokenBucket(50, lambda: now[0])
+    consumer._rejected_rate = TokenBucket(50, lambda: now[0])
     sent: list[str] = []
     monkeypatch.setattr(consumer, "_publish", lambda key, *_, **__: sent.append(key))
     flood: list[Any] = [_Message(b'{"reply_to": "interlock.reply.x"}') for _ in range(1000)]

@@ -8,7 +8,7 @@ import pytest
 
 from interlock.core import WorkflowController, open_database
 from interlock.core.settings import Settings
-from interlock.signals.control.command import parse_command
+from interlock.signals.control.command import parse_args, parse_fields
 from interlock.signals.control.handler import CommandHandler
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def test_a_stale_command_for_another_sessions_run_learns_nothing_of_it(database:
         controller = WorkflowController(session, "hers", settings=Settings())
         run_id = controller.enqueue_workflow([{"key": "a", "task": "t.a"}], task_description="Be hers.")
     command = {"id": "c1", "command": "cancel", "session_id": "his", "workflow_id": run_id, "if_seq": if_seq}
-    outcome = CommandHandler(database, Settings(), None).handle(parse_command(command))
+    read = parse_fields(command)
+    outcome = CommandHandler(database, Settings(), None).handle(read, parse_args(read))
     assert outcome["error"]["type"] == "RunNotFound"
     assert "seq" not in outcome["error"]["message"]

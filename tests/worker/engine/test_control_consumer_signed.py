@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -16,9 +16,10 @@ from interlock import Step, Workflow
 from interlock.client import control_link
 from interlock.core.errors import RunNotFound, SignatureRefused, UntrustedAnswer
 from interlock.core.settings import Settings
-from interlock.signals.control.command import Verb, parse_command
+from interlock.signals.control.command import parse_fields
 from interlock.signals.control.queues import dead_letter_queue
 from interlock.signals.control.signing import Keyring
+from interlock.signals.control.verbs import VERBS
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 from tests.worker.raw_link import raw_link
@@ -91,7 +92,7 @@ ARGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("verb", get_args(Verb))
+@pytest.mark.parametrize("verb", VERBS)
 def test_without_a_signature_no_verb_is_carried_out(
     deployment: Deployment, raw: RawLink, run_id: str, verb: str
 ) -> None:
@@ -161,7 +162,7 @@ def test_a_forged_answer_is_passed_over_and_the_true_one_taken(
 
 def test_a_recorded_command_acts_once_and_is_nothing_when_it_is_old(deployment: Deployment, raw: RawLink) -> None:
     settings = Settings.load(None, {}, signing_keys=KEYS)
-    command = parse_command(
+    command = parse_fields(
         {
             "id": uuid4().hex,
             "command": "create",
