@@ -1,7 +1,7 @@
 """Alembic migrations, shipped with the package and callable without the command line.
 
 Developers run Alembic itself, which finds its configuration in pyproject.toml:
-`alembic -x url=sqlite:///dev.db revision --autogenerate --rev-id 0002 -m "what changes"`. A revision's id is four
+`alembic -x url=sqlite:///dev.db revision --autogenerate --rev-id 0004 -m "what changes"`. A revision's id is four
 digits, one more than the last; `interlock.core.database.revision` names the head, and says what a migration must leave usable.
 """
 

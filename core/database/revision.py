@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPECTED_REVISION", "VERSION_TABLE", "current_revision", "is_newer", "require_revision"]
 
-EXPECTED_REVISION = "0002"
+EXPECTED_REVISION = "0003"
 
 # Interlock lives in the producer's database, whose own migrations own the table that Alembic uses by default.
 VERSION_TABLE = "interlock_version"

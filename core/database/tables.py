@@ -37,6 +37,7 @@ __all__ = [
     "ApprovalRequest",
     "Base",
     "ControlCommand",
+    "RedispatchBudget",
     "StateHistory",
     "StepDependency",
     "WorkflowRun",
@@ -341,6 +342,16 @@ class ControlCommand(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=clock(), server_default=clock())
 
     __table_args__ = (Index(None, "created_at"),)
+
+
+class RedispatchBudget(Base):
+    """The allowance of messages sent again, in one row; whoever draws on it holds that row until its commit."""
+
+    __tablename__ = "redispatch_budget"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    #: Up to when everything that was sent again is paid for.
+    paid_until: Mapped[datetime] = mapped_column(UtcDateTime, default=clock(), server_default=clock())
 
 
 def table_of_model(model: type[Base]) -> Table:

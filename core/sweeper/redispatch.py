@@ -1,7 +1,7 @@
 """Messages that may be lost are sent again: those that are due for it, and those that neither broker nor worker has any more.
 
 Attempts keep their ids. It moves no state, so it takes no workflow's lock: claimed meanwhile, a row no longer matches; cancelled
-meanwhile, the message is refused at its claim. All processes together keep one pace. What a broker is, is for `signals` to know.
+meanwhile, the message is refused at its claim. All processes together keep one rate. What a broker is, is for `signals` to know.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from interlock.core.database.types import clock, seconds_after
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, dispatch_of
 from interlock.core.model.states import StepState
 
-from .redispatch_rate import Pace
+from .redispatch_rate import RedispatchRate
 from .run_kind import EXECUTING
 
 if TYPE_CHECKING:
@@ -83,17 +83,17 @@ class Redispatcher:
 
         Args:
             database: Where.
-            settings: Gives intervals and pace.
+            settings: Gives intervals and the rate.
             find_missing: Says, of attempts whose messages are out, the ids of those that neither the broker nor a worker has;
                 it must not wait. Without it nothing is sent before it is due.
         """
         self._database = database
         self._settings = settings
         self._find_missing = find_missing
-        self._pace = Pace(settings)
+        self._rate = RedispatchRate(settings)
 
     def send_due(self, batch: int = BATCH, *, session_id: str | None = None, run_id: str | None = None) -> int:
-        """Send what is due again, and no more of it than the pace allows.
+        """Send what is due again, and no more of it than the rate allows.
 
         Args:
             batch: How many in one transaction.
@@ -151,7 +151,7 @@ class Redispatcher:
         return case(*steps, else_=longest_s) if steps else literal(longest_s)
 
     def _send(self, batch: int, *which: ColumnElement[bool]) -> int:
-        left = self._pace.burst  # of one call, however quickly the allowance grows again: other things are to be swept
+        left = self._rate.burst  # of one call, however quickly the allowance grows again: other things are to be swept
         total = 0
         while left > 0:
             size = min(batch, left)
@@ -164,7 +164,7 @@ class Redispatcher:
     def _send_batch(
         self, size: int, which: tuple[ColumnElement[bool], ...], connection: Connection, effects: Effects
     ) -> int:
-        size = min(size, self._pace.draw(connection))
+        size = min(size, self._rate.draw(connection))
         if size <= 0:
             return 0
         # A CTE, which is evaluated once: as a subquery, PostgreSQL may run it again for each row and pass the limit.
@@ -190,6 +190,6 @@ class Redispatcher:
             )
             .returning(*DISPATCH_COLUMNS, _steps.c.run_id, _steps.c.session_id),
         ).all()
-        self._pace.pay(connection, len(rows))
+        self._rate.pay(connection, len(rows))
         effects.dispatches += [dispatch_of(row, row.run_id, row.session_id) for row in rows]
         return len(rows)

@@ -9,9 +9,10 @@ GRANT INSERT ON workflow_runs, workflow_steps, step_dependencies, state_history,
     TO interlock_worker, interlock_producer;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO interlock_worker, interlock_producer;
 
--- Workers move everything, replace a plan that has not started, and forget old commands.
+-- Workers move everything, replace a plan that has not started, forget old commands, and send lost messages again.
 GRANT UPDATE ON workflow_runs, workflow_steps, approval_requests, control_commands TO interlock_worker;
 GRANT DELETE ON workflow_steps, control_commands TO interlock_worker;
+GRANT INSERT, UPDATE ON redispatch_budget TO interlock_worker;
 
 -- Producers start what they enqueue. They change no step's task or arguments and no input, write no result, and decide no
 -- approval. So a run in which a step ends at once (a map over an empty list, a condition that cannot be evaluated) is

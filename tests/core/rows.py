@@ -10,7 +10,7 @@ from unittest.mock import patch
 from sqlalchemy import delete, event, select, update
 
 from interlock.core.database.connections import KeptConnections
-from interlock.core.database.tables import ControlCommand, StateHistory, WorkflowRun, WorkflowStep
+from interlock.core.database.tables import ControlCommand, RedispatchBudget, StateHistory, WorkflowRun, WorkflowStep
 from interlock.core.database.types import seconds_after
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Rows:
 def forget_everything(database: Database) -> None:
     """Delete every row: runs first, since history may only go after its run."""
     with database.engine.begin() as connection:
-        for model in (WorkflowRun, StateHistory, ControlCommand):
+        for model in (WorkflowRun, StateHistory, ControlCommand, RedispatchBudget):
             connection.execute(delete(model))
 
 

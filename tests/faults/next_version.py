@@ -49,7 +49,7 @@ class NextVersion:
         package = folder / "interlock"
         shutil.copytree(ROOT / "src" / "interlock", package, ignore=shutil.ignore_patterns("__pycache__"))
         (package / "migrations" / "versions" / f"{NEXT_REVISION}_next.py").write_text(_MIGRATION, "utf-8")
-        revision = package / "core" / "revision.py"
+        revision = package / "core" / "database" / "revision.py"
         text, changed = re.subn(
             r'^EXPECTED_REVISION = "\d{4}"$',
             f'EXPECTED_REVISION = "{NEXT_REVISION}"',

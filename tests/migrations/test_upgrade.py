@@ -91,8 +91,8 @@ def test_upgrade_downgrade_upgrade_is_clean(database_url: str) -> None:
 
 
 def test_a_failing_migration_leaves_the_database_as_it_was(database_url: str) -> None:
-    """The table in the way is the last that the migration makes."""
-    execute(database_url, "CREATE TABLE control_commands (mine INTEGER)")
+    """The table in the way is the last that the migrations make."""
+    execute(database_url, "CREATE TABLE redispatch_budget (mine INTEGER)")
     before = objects(database_url)
     with pytest.raises(DBAPIError, match="already exists"):
         upgrade(database_url)

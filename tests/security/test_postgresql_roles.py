@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from interlock import Client, Step, Workflow
 from interlock.core import open_database
 from interlock.core.settings import Settings
+from interlock.core.sweeper.redispatch_rate import RedispatchRate
 from interlock.core.verify import Verification, verify
 from interlock.migrations import check, upgrade
 from tests.core.worker_double import WorkerDouble
@@ -91,6 +92,8 @@ def test_a_worker_moves_a_run_from_its_first_step_to_its_last(server: PostgresSe
         operator.cancel(planned)
         again = operator.rerun(planned)
         operator.cancel(again)
+    rate = RedispatchRate(Settings())
+    database.transact(lambda connection, _: rate.pay(connection, rate.draw(connection)))
     database.dispose()
 
 
@@ -147,6 +150,8 @@ OF_THE_PRODUCER: list[str] = [
     "DELETE FROM workflow_steps",
     "DELETE FROM control_commands",
     "UPDATE control_commands SET session_id = 'mine'",
+    "INSERT INTO redispatch_budget (id) VALUES (2)",
+    "UPDATE redispatch_budget SET paid_until = now()",
 ]
 OF_THE_AUDITOR: list[str] = [
     "INSERT INTO workflow_runs (id, session_id, status) VALUES (gen_random_uuid(), 's', 'draft')",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.database.tables import ControlCommand
+from interlock.core.database.tables import RedispatchBudget
 from interlock.core.database.types import seconds_after
 from interlock.core.fault_points import FaultInjected, FaultRule, injected
 from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import Redispatcher
-from interlock.core.sweeper.redispatch_rate import Pace
+from interlock.core.sweeper.redispatch_rate import RedispatchRate
 from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.control.command import parse_args, parse_fields
 from interlock.signals.control.handler import CommandHandler
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("database")
 
-_commands = ControlCommand.__table__
+_budget = RedispatchBudget.__table__
 KEYS = [f"s{number:02}" for number in range(25)]
 
 
@@ -43,14 +43,11 @@ def _make_due(rows: Rows, run_id: str, keys: Sequence[str] = KEYS) -> None:
 
 def _pass_time(database: Database, seconds: float) -> None:
     """Have the allowance be so much older."""
-    query = select(_commands.c.created_at).where(_commands.c.session_id == "*")
     with database.engine.begin() as connection:
-        paid_until = connection.scalar(query)
-        back = update(_commands).where(_commands.c.session_id == "*")
-        connection.execute(back.values(created_at=seconds_after(-seconds, paid_until)))
+        connection.execute(update(_budget).values(paid_until=seconds_after(-seconds, _budget.c.paid_until)))
 
 
-def test_a_sweep_sends_no_more_again_than_the_pace_allows(
+def test_a_sweep_sends_no_more_again_than_the_rate_allows(
     controller: WorkflowController, worker: WorkerDouble, rows: Rows, unchecked_database: Database
 ) -> None:
     run_id = _enqueue(controller, *KEYS)
@@ -120,13 +117,13 @@ def test_an_allowance_that_was_used_up_a_moment_ago_is_not_there_again(
     """Within the same millisecond too, where SQLite's difference of two times is some microseconds too large."""
     _enqueue(controller, *KEYS)
     for used_s in range(5, 200, 5):
-        pace = Pace(Settings(redispatch_rate=0.2, sweep_s=used_s))
+        rate = RedispatchRate(Settings(redispatch_rate=0.2, sweep_s=used_s))
         with unchecked_database.engine.begin() as connection:
-            connection.execute(delete(_commands).where(_commands.c.session_id == "*"))
-            granted = pace.draw(connection)
-            assert granted == pace.burst
-            pace.pay(connection, granted)
-            assert pace.draw(connection) == 0
+            connection.execute(delete(_budget))
+            granted = rate.draw(connection)
+            assert granted == rate.burst
+            rate.pay(connection, granted)
+            assert rate.draw(connection) == 0
 
 
 def test_while_one_process_holds_the_allowance_another_sends_nothing_and_does_not_wait(
@@ -142,29 +139,11 @@ def test_while_one_process_holds_the_allowance_another_sends_nothing_and_does_no
     _make_due(rows, run_id)
     _pass_time(unchecked_database, 1000)
     with unchecked_database.engine.begin() as connection:
-        assert Pace(settings).draw(connection) == 2500
+        assert RedispatchRate(settings).draw(connection) == 2500
         assert redispatcher.send_due() == 0
     assert redispatcher.send_due() == len(KEYS)
 
 
-def test_a_pace_of_less_than_one_message_a_sweep_still_sends() -> None:
-    pace = Pace(Settings(redispatch_rate=0.01, sweep_s=5))
-    assert pace.burst == 1
-
-
-def test_no_session_can_have_the_name_of_the_allowance() -> None:
-    with pytest.raises(Exception, match="session_id"):
-        parse_fields({"id": "redispatch", "command": "list", "session_id": "*"})
-
-
-def test_the_outcome_of_old_commands_goes_and_the_pace_stays(
-    controller: WorkflowController, rows: Rows, unchecked_database: Database
-) -> None:
-    """The allowance's row is forgotten like a command when nothing was sent again for a day, and made again."""
-    run_id = _enqueue(controller, *KEYS)
-    settings = Settings(redispatch_rate=0.2, sweep_s=50)
-    _make_due(rows, run_id)
-    assert Sweeper(unchecked_database, settings).sweep().redispatched == 10
-    _pass_time(unchecked_database, 100_000)
-    assert Sweeper(unchecked_database, settings).sweep().redispatched == 10
-    assert Sweeper(unchecked_database, settings).sweep().redispatched == 0
+def test_a_rate_of_less_than_one_message_a_sweep_still_sends() -> None:
+    rate = RedispatchRate(Settings(redispatch_rate=0.01, sweep_s=5))
+    assert rate.burst == 1
