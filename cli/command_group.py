@@ -41,7 +41,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "commands.reading:result",
             "Print results as JSON: of STEP, or of the steps that no other step waits for.",
         ),
-        "explain": Entry("commands.explaining:explain", "Say why a run is not moving, and what to do about it."),
+        "explain": Entry("commands.reading:explain", "Say why a run is not moving, and what to do about it."),
     },
     "Act": {
         "pause": Entry("commands.operating:pause", "Pause a run, or only STEP of it."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from .applications import load_app, use_broker
 from .dev.server_state import DATABASE, database_url_in, find_server
@@ -13,46 +13,16 @@ from .failures import AppNotFound, NoServer
 from .output.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from collections.abc import Iterator
 
     from celery import Celery
 
-    from interlock.client.authoring.workflow import Workflow
-    from interlock.core.events import StateChange
+    from interlock.client.client import Client
 
     from .dev.server_state import ServerState
     from .options import Options
 
-__all__ = ["Operator", "Target", "connect", "database_url", "find_record", "find_target", "open_client"]
-
-
-class Operator(Protocol):
-    """What the commands need of a `Client`; tests bring their own."""
-
-    def enqueue(self, workflow: Workflow, input: Any = None, idempotency_key: str | None = None) -> str: ...  # noqa: A002, D102
-    def pause(self, id: str, step: str | None = None, reason: str | None = None, mode: str = "interrupt") -> None: ...  # noqa: A002, D102
-    def resume(self, id: str, step: str | None = None, reason: str | None = None) -> None: ...  # noqa: A002, D102
-    def cancel(self, id: str, reason: str | None = None) -> None: ...  # noqa: A002, D102
-    def status(self, id: str) -> dict[str, Any]: ...  # noqa: A002, D102
-    def result(self, id: str, step: str | None = None) -> Any: ...  # noqa: A002, D102
-    def list(  # noqa: D102
-        self,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-    ) -> list[dict[str, Any]]: ...
-    def history(self, id: str, after_seq: int = 0) -> Sequence[StateChange]: ...  # noqa: A002, D102
-    def watch(self, id: str, after_seq: int = 0) -> Iterator[StateChange]: ...  # noqa: A002, D102
-    def approve(self, id: str, step: str, comment: str | None = None) -> None: ...  # noqa: A002, D102
-    def reject(self, id: str, step: str, comment: str | None = None) -> None: ...  # noqa: A002, D102
-    def retry(self, id: str, step: str, reason: str | None = None) -> None: ...  # noqa: A002, D102
-    def settle(self, id: str, step: str, result: Any, reason: str) -> None: ...  # noqa: A002, D102
-    def rerun(self, id: str, reason: str | None = None) -> str: ...  # noqa: A002, D102
-    def explain(self, id: str) -> dict[str, Any]: ...  # noqa: A002, D102
-    def close(self) -> None: ...  # noqa: D102
+__all__ = ["Target", "connect", "database_url", "find_record", "find_target", "open_client"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +92,7 @@ def find_record(options: Options) -> Target | None:
     return Target(database_url=database_url_in(options.data_dir))
 
 
-def open_client(options: Options, target: Target | None) -> Operator:
+def open_client(options: Options, target: Target | None) -> Client:
     """A client for a target.
 
     Raises:
@@ -147,7 +117,7 @@ def open_client(options: Options, target: Target | None) -> Operator:
 
 
 @contextmanager
-def connect(options: Options, *, with_app: bool = False) -> Iterator[Operator]:
+def connect(options: Options, *, with_app: bool = False) -> Iterator[Client]:
     """A client by the shared options, closed at the end of the block; see `find_target` and `find_record`."""
     target = find_target(options, with_app=with_app)
     if target is None:

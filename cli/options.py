@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
-__all__ = ["Options", "Verb", "remember", "shared_options"]
+__all__ = ["Options", "OptionsCommand", "remember", "shared_options"]
 
 _META: Final = "interlock.options"
 _HEADING: Final = "Shared options (before or after the command)"
@@ -122,7 +124,7 @@ def _taken(params: dict[str, Any]) -> dict[str, Any]:
     return {name: params.pop(name) for name in list(params) if name in names}
 
 
-class Verb(click.Command):
+class OptionsCommand(click.Command):
     """A command that also takes the shared options and calls its function with an `Options` first.
 
     Args:
@@ -152,7 +154,18 @@ class Verb(click.Command):
         remember(ctx, ctx.params)
         options: Options = ctx.meta[_META].with_environment()
         with reported(as_json=options.as_json, debug=options.debug, answers=self._answers):
-            return ctx.invoke(self.callback or _nothing, options, **ctx.params)
+            return self.call(ctx, options)
+
+    def call(self, ctx: click.Context, options: Options) -> Any:
+        """Call the function with the options and the command's own parameters."""
+        return ctx.invoke(self.function, options, **ctx.params)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What the command does."""
+        if self.callback is None:
+            raise TypeError(self.name)
+        return self.callback
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, then the shared ones."""
@@ -170,7 +183,3 @@ class Verb(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-
-
-def _nothing(_options: Options) -> None:
-    """Stand in for a command without a function."""

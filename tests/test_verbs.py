@@ -30,7 +30,6 @@ IN_CLIENT: Final[dict[str, dict[str, str | None]]] = {
     "replay": {"limit": None},
 }
 IN_COMMAND: Final[dict[str, dict[str, str | None]]] = {
-    "list": {"status": "state", "created_after": "since", "created_before": "until"},
     "replay": {"limit": None},
 }
 CLIENT_ALONE: Final = {"enqueue": {"db_session"}}

@@ -6,7 +6,7 @@ import click
 
 from interlock import migrations
 from interlock.cli.connection import database_url
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 
 __all__ = ["db"]
@@ -19,7 +19,7 @@ def db() -> None:
 
 @db.command(
     "upgrade",
-    cls=Verb,
+    cls=OptionsCommand,
     examples=(
         "interlock db upgrade --database-url postgresql://interlock@db/interlock",
         "interlock -A shop.application db upgrade",
@@ -34,14 +34,14 @@ def upgrade(options: Options, *, revision: str) -> None:
     Screen.of(options).done({"revision": found}, f"the database is at revision {found}")
 
 
-@db.command("current", cls=Verb, examples=("interlock db current --json",))
+@db.command("current", cls=OptionsCommand, examples=("interlock db current --json",))
 def current(options: Options) -> None:
     """Print the revision of the tables."""
     found = migrations.current(database_url(options))
     Screen.of(options).done({"revision": found}, found or "none: run `interlock db upgrade`")
 
 
-@db.command("check", cls=Verb, examples=("interlock db check && celery -A shop.application worker",))
+@db.command("check", cls=OptionsCommand, examples=("interlock db check && celery -A shop.application worker",))
 def check(options: Options) -> None:
     """Check that the tables are those that this version needs; the exit code is 1 if not."""
     migrations.check(database_url(options))

@@ -14,9 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.connection import connect
+from interlock.cli.client_command import ClientCommand
 from interlock.cli.failures import EXIT_REFUSED
-from interlock.cli.options import Options, Verb
 from interlock.cli.output.board import Board
 from interlock.cli.output.screen import Screen
 from interlock.cli.output.wording import duration, elapsed_s, error_line, moment, state_text
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from interlock.cli.connection import Operator
     from interlock.cli.output.board import StepRow
+    from interlock.client.client import Client
     from interlock.core.events import StateChange
 
     _Display: TypeAlias = tuple[Callable[[StateChange], None], Callable[[str, str], None]]
@@ -45,7 +44,7 @@ _BAR_WIDTH: Final = 30
 _INTERRUPTED: Final = 130
 
 
-def follow(client: Operator, run_id: str, screen: Screen | None = None, *, silent: bool = False) -> str:
+def follow(client: Client, run_id: str, screen: Screen | None = None, *, silent: bool = False) -> str:
     """Show a run from its first change until it ends.
 
     Args:
@@ -69,7 +68,7 @@ def follow(client: Operator, run_id: str, screen: Screen | None = None, *, silen
     return board.state
 
 
-def print_changes(client: Operator, run_id: str, screen: Screen, *, after_seq: int = 0) -> str:
+def print_changes(client: Client, run_id: str, screen: Screen, *, after_seq: int = 0) -> str:
     """Print each change as a line (JSON where the screen is for programs) until the run ends.
 
     Returns:
@@ -86,7 +85,7 @@ def print_changes(client: Operator, run_id: str, screen: Screen, *, after_seq: i
     return state
 
 
-def report_end(client: Operator, run_id: str, screen: Screen) -> bool:
+def report_end(client: Client, run_id: str, screen: Screen) -> bool:
     """Say how a run ended, with the errors of its failed steps.
 
     Returns:
@@ -111,7 +110,7 @@ def report_end(client: Operator, run_id: str, screen: Screen) -> bool:
 
 @click.command(
     "watch",
-    cls=Verb,
+    cls=ClientCommand,
     examples=("interlock watch 7d0c2f6e-…", "interlock watch 7d0c2f6e-… --json | jq .to_state"),
 )
 @click.argument("run_id")
@@ -119,13 +118,12 @@ def report_end(client: Operator, run_id: str, screen: Screen) -> bool:
     "--after", "after_seq", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only changes after this one."
 )
 @click.option("--lines", is_flag=True, help="A line per change, on a terminal too.")
-def watch(options: Options, run_id: str, *, after_seq: int, lines: bool) -> None:
+def watch(client: Client, screen: Screen, run_id: str, *, after_seq: int, lines: bool) -> None:
     """Follow a run until it ends; the exit code is 0 if it completes.
 
     On a terminal a table shows every step. In a pipe, each change is a line; with --json, a JSON document.
     """
-    screen = Screen.of(options)
-    with connect(options) as client, unfollowed_on_interrupt(run_id, screen):
+    with unfollowed_on_interrupt(run_id, screen):
         if screen.is_live and not lines and not after_seq:
             follow(client, run_id, screen)
             completed = report_end(client, run_id, screen)

@@ -12,7 +12,7 @@ import click
 from interlock.cli.applications import import_module, load_app
 from interlock.cli.connection import connect
 from interlock.cli.failures import EXIT_REFUSED
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 from interlock.core.errors import InvalidPlan
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from types import ModuleType
 
-    from interlock.cli.connection import Operator
     from interlock.client.authoring.workflow import Workflow
+    from interlock.client.client import Client
 
 __all__ = ["Found", "draw_graph", "find_workflow", "graph", "known_tasks", "names_a_plan", "validate", "validate_files"]
 
@@ -112,7 +112,7 @@ def known_tasks(options: Options) -> frozenset[str] | None:
 
 @click.command(
     "validate",
-    cls=Verb,
+    cls=OptionsCommand,
     examples=("interlock validate order.yaml", "interlock -A shop.application validate workflows/*.yaml"),
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
@@ -124,7 +124,7 @@ def validate(options: Options, files: tuple[str, ...]) -> None:
 
 @click.command(
     "graph",
-    cls=Verb,
+    cls=OptionsCommand,
     examples=(
         "interlock graph order.yaml",
         "interlock graph shop.workflows:order --format dot | dot -Tsvg > order.svg",
@@ -148,7 +148,7 @@ def graph(options: Options, target: str, *, style: str) -> None:
         sys.stdout.write(text)
 
 
-def _graph_of_run(client: Operator, run_id: str, style: str) -> str:
+def _graph_of_run(client: Client, run_id: str, style: str) -> str:
     from interlock.client.authoring.workflow import Workflow
 
     run = client.status(run_id)

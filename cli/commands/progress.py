@@ -13,7 +13,7 @@ from interlock.core.model.states import StepState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interlock.cli.connection import Operator
+    from interlock.client.client import Client
 
 __all__ = ["progress_told"]
 
@@ -22,7 +22,7 @@ _SHARE: Final = 10  # a large run, whose status takes a while, is asked for less
 
 
 @contextmanager
-def progress_told(client: Operator, run_id: str, tell: Callable[[str, str], None]) -> Iterator[None]:
+def progress_told(client: Client, run_id: str, tell: Callable[[str, str], None]) -> Iterator[None]:
     """While the block runs, call `tell(key, words)` from a thread whenever a running step says something new.
 
     Args:
@@ -40,7 +40,7 @@ def progress_told(client: Operator, run_id: str, tell: Callable[[str, str], None
         thread.join(_EVERY_S)
 
 
-def _poll(client: Operator, run_id: str, tell: Callable[[str, str], None], stop: Event) -> None:
+def _poll(client: Client, run_id: str, tell: Callable[[str, str], None], stop: Event) -> None:
     said: dict[str, str] = {}
     wait_s = _EVERY_S
     while not stop.wait(wait_s):

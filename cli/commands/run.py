@@ -14,7 +14,7 @@ import click
 from interlock.cli.applications import app_path_near
 from interlock.cli.connection import find_target, open_client
 from interlock.cli.failures import EXIT_REFUSED, AppNotFound
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 
 from .following import follow, report_end, unfollowed_on_interrupt
@@ -23,8 +23,8 @@ from .plans import find_workflow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.cli.connection import Operator
     from interlock.client.authoring.workflow import Workflow
+    from interlock.client.client import Client
 
     from .plans import Found
 
@@ -32,7 +32,7 @@ __all__ = ["read_input", "run", "run_workflow"]
 
 
 def run_workflow(
-    client: Operator,
+    client: Client,
     workflow: Workflow,
     screen: Screen,
     *,
@@ -81,7 +81,7 @@ def read_input(typed: str | None) -> Any:
 
 @click.command(
     "run",
-    cls=Verb,
+    cls=OptionsCommand,
     examples=(
         "interlock run -A shop.application order.yaml --input '{\"order\": 17}'",
         "interlock run shop.workflows:order --input @order.json",
@@ -137,14 +137,14 @@ def run(
         raise click.exceptions.Exit(EXIT_REFUSED)
 
 
-def _enqueue(client: Operator, workflow: Workflow, screen: Screen, document: Any, key: str | None) -> None:
+def _enqueue(client: Client, workflow: Workflow, screen: Screen, document: Any, key: str | None) -> None:
     run_id = client.enqueue(workflow, document, key)
     screen.done({"run_id": run_id}, run_id)
     screen.note(f"to follow it: interlock watch {run_id}")
 
 
 @contextmanager
-def _own_server(options: Options, found: Found, screen: Screen, concurrency: int | None) -> Iterator[Operator]:
+def _own_server(options: Options, found: Found, screen: Screen, concurrency: int | None) -> Iterator[Client]:
     from interlock.cli.dev.server import EmbeddedServer
 
     if options.app is None:

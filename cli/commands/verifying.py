@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from interlock.cli.connection import database_url
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _watched(screen: Screen) -> Console | None:
 
 @click.command(
     "verify",
-    cls=Verb,
+    cls=OptionsCommand,
     answers=True,
     examples=("interlock verify", "interlock verify 7d0c2f6e-…", "interlock verify --json > findings.jsonl"),
 )

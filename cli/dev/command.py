@@ -13,7 +13,7 @@ from rich.text import Text
 
 from interlock.cli.applications import load_app
 from interlock.cli.failures import AppNotFound
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def serve(server: EmbeddedServer, screen: Screen) -> None:
 
 @click.command(
     "dev",
-    cls=Verb,
+    cls=OptionsCommand,
     examples=(
         "interlock dev -A shop.application:app",
         "interlock dev -A shop.application:app --concurrency 8 --quiet",

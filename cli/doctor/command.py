@@ -11,7 +11,7 @@ from rich.text import Text
 
 from interlock.cli.connection import find_record, find_target
 from interlock.cli.failures import NoServer
-from interlock.cli.options import Options, Verb
+from interlock.cli.options import Options, OptionsCommand
 from interlock.cli.output.screen import Screen
 
 from .findings import Severity
@@ -91,7 +91,7 @@ def _many(count: int, word: str) -> str:
 
 @click.command(
     "doctor",
-    cls=Verb,
+    cls=OptionsCommand,
     answers=True,
     examples=(
         "interlock doctor -A shop.application",
