@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interlock.core import Database
 
 DEADLINE_S = 30
+LATER = {"initial_delay_s": 60.0}  # a retry that does not fall due while the test runs
 
 
 def _enqueue(controller: WorkflowController, *keys: str, **options: object) -> str:
@@ -134,7 +135,7 @@ def test_sweepers_at_once_act_once(
 @pytest.fixture
 def two_lost(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> tuple[str, str]:
     """Two runs, each with a step whose lease has ended, the first one first."""
-    ids = [controller.enqueue_workflow(steps("a"), task_description="Be lost.") for _ in range(2)]
+    ids = [controller.enqueue_workflow(steps("a", retry=LATER), task_description="Be lost.") for _ in range(2)]
     for _ in ids:
         worker.claim("a")
     for run_id in ids:
@@ -245,7 +246,7 @@ def test_a_part_of_the_sweep_that_fails_keeps_no_other_from_being_done(
         def fails(batch: int) -> SweepResult:
             raise RuntimeError(batch)
 
-        run_id = controller.enqueue_workflow(steps("a"), task_description="Be lost.")
+        run_id = controller.enqueue_workflow(steps("a", retry=LATER), task_description="Be lost.")
         worker.claim("a")
         rows.make_due(run_id, "a", "lease_until")
         sweeper._parts = {**parts, broken: fails}
