@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from interlock.core.database.errors import is_lost_connection
 from interlock.core.database.tables import WorkflowRun
-from interlock.core.fault_points import PLACES, FaultInjected, FaultPlan, FaultRule, fault_point, injected
+from interlock.core.fault_points import PLACES, fault_point
+from tests.fault_plans import FaultInjected, FaultPlan, FaultRule, injected
 from tests.processes import ROOT
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from interlock.core.fault_points import FaultPlan, FaultRule
+from tests.fault_plans import FaultPlan, FaultRule
 from tests.faults.soundness import Soundness
 from tests.processes import wait_until
 from tests.results import keep_result

@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from interlock.core.errors import AlreadyDecided, CommandRefused, CommandTimeout, InterlockError, TransitionNotAllowed
-from interlock.core.fault_points import FaultPlan, FaultRule, injected
+from tests.fault_plans import FaultPlan, FaultRule, injected
 from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from interlock.core.fault_points import FaultRule
 from interlock.migrations import upgrade
+from tests.fault_plans import FaultRule
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import step
 from tests.servers import PostgresServer, wait_until

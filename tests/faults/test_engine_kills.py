@@ -18,8 +18,8 @@ from sqlalchemy import func, select
 from interlock import Workflow
 from interlock.core.database.tables import ControlCommand, WorkflowRun, table_of_model
 from interlock.core.errors import CommandTimeout
-from interlock.core.fault_points import FaultRule
 from interlock.signals.control import queues as control
+from tests.fault_plans import FaultRule
 from tests.faults.steps import held, task
 from tests.servers import wait_until
 from tests.worker.deployment import engine_pid, gate

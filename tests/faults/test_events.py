@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from interlock.core.fault_points import FaultRule, injected
+from tests.fault_plans import FaultRule, injected
 from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until

@@ -20,12 +20,12 @@ from sqlalchemy import event
 
 from interlock.core import WorkflowController, open_database
 from interlock.core.database.errors import may_succeed_later
-from interlock.core.fault_points import FaultPlan, FaultRule
 from interlock.core.settings import Settings
 from interlock.migrations import upgrade
 from tests.core.checker import check
 from tests.core.rows import Rows, steps
 from tests.core.worker_double import WorkerDouble
+from tests.fault_plans import FaultPlan, FaultRule
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import held, step
 from tests.servers import wait_until

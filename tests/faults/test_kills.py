@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from interlock.core.fault_points import FaultRule
+from tests.fault_plans import FaultRule
 from tests.faults.steps import held, step
 from tests.servers import ROOT, wait_until
 from tests.worker.deployment import DEADLINE_S

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.core.fault_points import FaultRule, injected
 from interlock.migrations import upgrade
+from tests.fault_plans import FaultRule, injected
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import step
 from tests.servers import wait_until

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from interlock import Step, Workflow
-from interlock.core.fault_points import FaultRule, injected
 from interlock.core.model.retry import RetryPolicy
 from interlock.core.settings import Settings
+from tests.fault_plans import FaultRule, injected
 from tests.faults.steps import held, step, task
 from tests.worker.deployment import DEADLINE_S
 

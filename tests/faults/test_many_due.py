@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import clock
-from interlock.core.fault_points import FaultRule
 from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import BATCH
 from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.runtime import Runtime
 from tests.core.rows import counted
+from tests.fault_plans import FaultRule
 from tests.faults.steps import step
 from tests.servers import wait_until
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from interlock.core.fault_points import FaultRule, injected
+from tests.fault_plans import FaultRule, injected
 from tests.faults.steps import held, step, task
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, engine_pid

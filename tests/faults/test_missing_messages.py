@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from interlock import Client, Workflow
-from interlock.core.fault_points import FaultRule
+from tests.fault_plans import FaultRule
 from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until

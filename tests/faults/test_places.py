@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from interlock.core.fault_points import PLACES, FaultRule, injected
+from interlock.core.fault_points import PLACES
 from interlock.core.model.retry import RetryPolicy
+from tests.fault_plans import FaultRule, injected
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S

@@ -10,9 +10,9 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
-from interlock.core.fault_points import FaultRule
 from interlock.core.model.retry import RetryPolicy
 from interlock.signals.control.queues import control_queue
+from tests.fault_plans import FaultRule
 from tests.faults.steps import held, step
 from tests.worker.deployment import DEADLINE_S
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock import Workflow
-from interlock.core.fault_points import FaultRule
 from interlock.core.verify import Verification, verify
+from tests.fault_plans import FaultRule
 from tests.faults.steps import held, step
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import select
 
 from interlock.core.database.tables import WorkflowRun
-from interlock.core.fault_points import FaultRule
 from interlock.worker.interrupt_notes import InterruptNotes
+from tests.fault_plans import FaultRule
 from tests.faults.steps import blocked, held, step, task
 from tests.servers import wait_until
 from tests.worker.deployment import DEADLINE_S, engine_pid

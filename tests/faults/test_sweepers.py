@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import func, select
 
 from interlock.core import WorkflowController, open_database
-from interlock.core.fault_points import FaultRule
 from interlock.core.settings import Settings
 from tests.core.checker import faults
 from tests.core.rows import Rows
 from tests.core.rows import step as planned
 from tests.core.worker_double import WorkerDouble
+from tests.fault_plans import FaultRule
 from tests.faults.steps import held, step
 from tests.races.racers import Call, Racers
 from tests.servers import wait_until

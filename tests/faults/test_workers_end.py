@@ -12,8 +12,8 @@ import psutil
 import pytest
 from redis import Redis
 
-from interlock.core.fault_points import FaultRule
 from tests.celery_worker import CeleryWorker
+from tests.fault_plans import FaultRule
 from tests.faults.conftest import LONG_LEASE_S
 from tests.faults.steps import held, step
 from tests.servers import wait_until

@@ -15,9 +15,9 @@ from interlock.core.attempts.fast_path_sql import TURN
 from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.run_through import RunThroughOffer
-from interlock.core.fault_points import FaultInjected, FaultRule, injected
 from interlock.core.plan.run_through import NEXT_KINDS, kind_of
 from tests.core.rows import Rows, counted, forget_everything, step
+from tests.fault_plans import FaultInjected, FaultRule, injected
 from tests.servers import wait_until
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from sqlalchemy import delete, update
 from interlock.core import WorkflowController, open_database
 from interlock.core.database.tables import RedispatchBudget
 from interlock.core.database.types import seconds_after
-from interlock.core.fault_points import FaultInjected, FaultRule, injected
 from interlock.core.settings import Settings
 from interlock.core.sweeper.redispatch import Redispatcher
 from interlock.core.sweeper.redispatch_rate import RedispatchRate
@@ -19,6 +18,7 @@ from interlock.signals.control.command import parse_args, parse_fields
 from interlock.signals.control.handler import CommandHandler
 from tests.core.rows import Rows, steps
 from tests.core.worker_double import WorkerDouble
+from tests.fault_plans import FaultInjected, FaultRule, injected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
