@@ -259,7 +259,7 @@ def _accepts(settings: Mapping[str, Any], *names: str) -> bool:
 
 def _longest(facts: Facts, unlimited_s: float = 0.0) -> tuple[float, str]:
     """The longest time that a step may take as far as is known, and how that is said."""
-    limits = [demand.timeout_s for demand in facts.work.demands]
+    limits = [backlog.timeout_s for backlog in facts.work.backlogs]
     known = [limit for limit in limits if limit is not None]
     longest = max(known, default=0.0)
     if unlimited_s and len(known) < len(limits):

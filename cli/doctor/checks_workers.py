@@ -12,7 +12,7 @@ from .registry import check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interlock.core.queries.database_health import Demand
+    from interlock.core.queries.database_health import Backlog
 
     from .facts import Facts
 
@@ -85,11 +85,11 @@ def consumers(facts: Facts) -> Iterator[Found | str]:
     """Look for a consumer of the queue of each task that is planned."""
     if not facts.workers:
         raise NotKnown("no worker answered")
-    for queue, demands in _by_queue(facts).items():
+    for queue, backlogs in _by_queue(facts).items():
         if facts.broker.consumers.get(queue):
             continue
-        queued = sum(demand.queued for demand in demands)
-        steps = sum(demand.steps for demand in demands)
+        queued = sum(backlog.queued for backlog in backlogs)
+        steps = sum(backlog.steps for backlog in backlogs)
         waiting = f"{queued:,} steps wait in it" if queued else f"{steps:,} steps will go to it"
         holds = f"it holds {facts.broker.lengths.get(queue, 0):,} messages"
         text = f"no worker that answered consumes queue {queue}: {waiting}, {holds}"
@@ -108,12 +108,12 @@ def consumers(facts: Facts) -> Iterator[Found | str]:
 def known_tasks(facts: Facts) -> Iterator[str]:
     """Look for each planned task in the workers that consume its queue."""
     tasks = {worker.name: worker.tasks for worker in facts.workers if worker.tasks is not None}
-    for queue, demands in _by_queue(facts).items():
-        for demand in demands:
+    for queue, backlogs in _by_queue(facts).items():
+        for backlog in backlogs:
             names = [name for name in facts.broker.consumers.get(queue, ()) if name in tasks]
-            without = [name for name in names if demand.task not in tasks[name]]
+            without = [name for name in names if backlog.task not in tasks[name]]
             if without:
-                yield f"{listed(without)} consumes queue {queue} and does not know {demand.task} ({demand.steps:,} steps)"
+                yield f"{listed(without)} consumes queue {queue} and does not know {backlog.task} ({backlog.steps:,} steps)"
 
 
 @check(
@@ -135,11 +135,11 @@ def pool(facts: Facts) -> Iterator[str]:
         yield f"pools that cannot interrupt: {listed(others)}"
 
 
-def _by_queue(facts: Facts) -> dict[str, list[Demand]]:
+def _by_queue(facts: Facts) -> dict[str, list[Backlog]]:
     """The planned steps by the queue that they go to, as far as the routing is known."""
-    found: dict[str, list[Demand]] = defaultdict(list)
-    for demand in facts.work.demands:
-        queue = demand.queue or facts.queue_of.get(demand.task)
+    found: dict[str, list[Backlog]] = defaultdict(list)
+    for backlog in facts.work.backlogs:
+        queue = backlog.queue or facts.queue_of.get(backlog.task)
         if queue is not None:
-            found[queue].append(demand)
+            found[queue].append(backlog)
     return found

@@ -51,11 +51,11 @@ def gather(target: Target, session_id: str, timeout_s: float) -> Facts:
         redis_url=target.redis_url,
     )
     database, work = _database(settings, timeout_s)
-    demands = work.demands if isinstance(work, Work) else ()
+    backlogs = work.backlogs if isinstance(work, Work) else ()
     queue_of = (
-        routes(app, {demand.task for demand in demands if demand.queue is None}) if target.app is not None else {}
+        routes(app, {backlog.task for backlog in backlogs if backlog.queue is None}) if target.app is not None else {}
     )
-    queues = {queue for each in demands if (queue := each.queue or queue_of.get(each.task))}
+    queues = {queue for each in backlogs if (queue := each.queue or queue_of.get(each.task))}
     has_broker = target.app is not None or target.broker_url is not None
     told = (
         _surroundings(app, settings, session_id, timeout_s, queues)

@@ -1,7 +1,7 @@
-"""Storing many rows at once, of several tables where they belong together.
+"""Inserts many rows at once, of several tables where they belong together.
 
-Driver and server handle a row of an `executemany` like a statement of its own. PostgreSQL takes all rows as JSON documents in
-one statement, at a fifth of the cost; SQLite, inside the process, has nothing to save.
+Driver and server handle each row of an `executemany` like a statement of its own. PostgreSQL takes all rows as JSON documents in
+one statement, at a fifth of the cost; SQLite runs inside the process and has no round trip to save.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, FromClause, Insert, Row, Table, Update
 
-__all__ = ["Batch", "insert_batches", "insert_behind", "insert_rows"]
+__all__ = ["Batch", "insert_batches", "insert_rows", "update_then_insert"]
 
 _ROWS = 5_000  # in one statement
 _WRITTEN = "written"
@@ -76,20 +76,20 @@ def insert_batches(
     ]
 
 
-def insert_behind(
+def update_then_insert(
     connection: Connection, written: Update, parameters: Mapping[str, Any], batch: Batch, returning: tuple[str, ...]
 ) -> Sequence[Row[*tuple[Any, ...]]] | None:
-    """Change one row, and insert others if it was there; on PostgreSQL in one statement.
+    """Update one row, and insert others if it was found; on PostgreSQL in one statement.
 
     Args:
         connection: The transaction.
-        written: Changes the row.
+        written: Updates the row.
         parameters: Of `written`.
         batch: What to insert.
         returning: Columns of it.
 
     Returns:
-        The columns `returning` of what was inserted; None where no row was changed, and nothing was inserted.
+        The columns `returning` of what was inserted; None where no row was updated, and nothing was inserted.
     """
     if not batch.rows or not dialect_of(connection).writes_in_ctes:
         changed = connection.execute(written, parameters).rowcount == 1

@@ -1,8 +1,7 @@
-"""Opening a database, and the one way to run a transaction in it.
+"""Opens a database, and runs transactions in it.
 
-`Database.transact` retries what the database gave up on (deadlock, serialization, lock timeout), with everything evaluated
-again, and hands the effects out only after the commit. SQLite runs in WAL with one connection per transaction, never a
-shared one; PostgreSQL in READ COMMITTED, which the workflow's row lock relies on.
+`Database.transact` runs a transaction again that the database gave up (deadlock, serialization failure, lock timeout), and
+delivers its effects after the commit. What differs between SQLite and PostgreSQL is in `dialects`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def _means_no_row(error: DBAPIError) -> bool:
 
 
 class Database:
-    """An engine with the settings Interlock needs, and what is to happen after commits.
+    """An engine with the settings that Interlock needs, and handlers that are called after commits.
 
     Attributes:
         engine: The SQLAlchemy engine.
@@ -172,19 +171,19 @@ class Database:
                 emitter.emit(STATE_CHANGED, change.data())
 
     def prepare_connections(self, idle_transaction_s: float) -> None:
-        """Have PostgreSQL look for rows by indexes, and end a transaction in which nothing has happened for that long.
+        """Have PostgreSQL prefer indexes, and end a transaction in which nothing has happened for `idle_transaction_s`.
 
         Every statement of a worker or client has an index for what it looks for. But a plan that is made while a table is small
         reads all of it, and is kept, with the connection, while the table grows.
 
-        A process that stands still in the middle of a transaction, or a machine that is gone without a word, would keep its
-        workflow locked until TCP gives up, which is hours. SQLite has no such limit: its processes live and die on one machine.
+        A process that stands still in the middle of a transaction, or a machine that vanished, would keep its run locked until
+        TCP gives up, which takes hours.
         """
         self._dialect.prepare_connections(self.engine, idle_transaction_s)
 
     def disown(self) -> None:
         """Start with an empty pool, and leave every connection to the process that opened it."""
-        # Kept unused: a connection that is thrown away says goodbye to the server.
+        # Keep a reference: collecting an inherited connection would send Terminate on the parent's socket.
         _inherited.extend((self.engine.pool, *self._kept.disown()))
         self.engine.dispose(close=False)
 

@@ -1,8 +1,8 @@
-"""Writing through a caller's SQLAlchemy session: inside its transaction where one is open, in one of its own otherwise.
+"""Runs work in a caller's SQLAlchemy session: in its open transaction (as a savepoint), or in a transaction of its own.
 
-What happened is told only after the outermost commit; a savepoint or transaction that is rolled back tells nothing. Of a
-transaction that a `Connection` holds around its session nobody learns the end, so what happened in it is not told at
-all: the sweeper dispatches it and subscribers catch up.
+Effects are delivered after the outermost commit; those of a savepoint or transaction that is rolled back are dropped. SQLAlchemy
+does not say how a transaction ends that a `Connection` holds around its session, so effects of such a one are not delivered:
+the sweeper dispatches the steps, and subscribers catch up.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _WRITE = {"interlock_write": True}
 
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
-    """A transaction whose owner commits it and tells what happened; it stands where a session might.
+    """A transaction that its owner commits, delivering its effects; accepted wherever a session is.
 
     Attributes:
-        connection: For writing as well, if anything is to be written.
-        effects: Filled with what is to be told.
+        connection: Open; a writing one if anything is to be written.
+        effects: Filled with what is to be delivered.
     """
 
     connection: Connection
@@ -91,8 +91,7 @@ def _begun(session: Session) -> Iterator[Connection]:
 def read_in_session(session: Session | OpenTransaction, work: Callable[[Connection], T]) -> T:
     """Run a reading `work` in the session's transaction where one is open, else on a connection of its own.
 
-    So a look never opens a transaction in the caller's session, which would be joined by the next write and wait for a
-    commit that nobody thinks of.
+    Reading thus never opens a transaction in the caller's session, which the next write would join, and which nobody might commit.
     """
     if isinstance(session, OpenTransaction):
         return work(session.connection)
@@ -174,7 +173,7 @@ def _refresh(session: Session, effects: Effects) -> None:
 
 @dataclass(slots=True)
 class _Pending:
-    """Effects of a session that wait for its commit, each with the transactions it is inside of."""
+    """Effects of a session that wait for its commit, each with the transactions that it is inside of."""
 
     entries: list[tuple[tuple[SessionTransaction, ...], Effects, Callable[[Effects], None]]] = field(
         default_factory=list
@@ -192,7 +191,7 @@ class _Pending:
         self.entries = [entry for entry in self.entries if transaction not in entry[0]]
 
     def ended(self, transaction: SessionTransaction) -> None:
-        """Forget what a transaction leaves behind that ends without a commit or a rollback: `session.close()`."""
+        """Drop what is left where a transaction ends without a commit or a rollback, by `session.close()`."""
         if transaction.parent is None:
             self.entries = []
 

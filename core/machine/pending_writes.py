@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ClauseElement, bindparam, update
 
-from interlock.core.database.bulk_insert import Batch, insert_batches, insert_behind
+from interlock.core.database.bulk_insert import Batch, insert_batches, update_then_insert
 from interlock.core.database.tables import StateHistory, StepDependency, WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
 from interlock.core.events import StateChange
@@ -159,7 +159,7 @@ class Unwritten:
             written = written.values(expressions)
         parameters = {_new(name): value for name, value in columns.items() if name not in expressions}
         parameters |= {"written_run": run.id, "written_status": status.value}
-        stored = insert_behind(connection, written, parameters, Batch(_history, self.history), GENERATED)
+        stored = update_then_insert(connection, written, parameters, Batch(_history, self.history), GENERATED)
         if stored is None:
             return None
         self.values = {}

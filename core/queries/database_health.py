@@ -1,6 +1,6 @@
-"""What the database tells of its surroundings: its clock, its server's settings, and the work in it that somebody has to do.
+"""Reads what `interlock doctor` needs of the database: clock, server settings, backlog of steps, and what is overdue.
 
-For those who ask whether work may be lost (`interlock doctor`). It reads, changes nothing, and judges nothing.
+It judges nothing; `interlock.cli.doctor` does.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from interlock.core.database.database import Database
 
-__all__ = ["Demand", "Server", "Work", "read_server", "read_work"]
+__all__ = ["Backlog", "Server", "Work", "read_server", "read_work"]
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 
 _CLOCK_LOOKS: Final = 3
-_MOST_DEMANDS: Final = 500
+_MOST_BACKLOGS: Final = 500
 _SERVER_SETTINGS: Final = (
     "default_transaction_read_only",
     "fsync",
@@ -62,8 +62,8 @@ class Server:
 
     Attributes:
         dialect: `sqlite` or `postgresql`.
-        skew_s: How far the database's clock is before this machine's; negative: behind it.
-        doubt_s: How exact that is: half the time that the question took.
+        skew_s: How far the database's clock is ahead of this machine's; negative: behind it.
+        doubt_s: Uncertainty of `skew_s`: half the time that the question took.
         settings: PostgreSQL's, as they hold for this role and database; times in milliseconds. Empty for SQLite.
         is_standby: Whether it is a copy that follows another server and cannot be written to.
         connections: Clients that are connected to the server.
@@ -78,8 +78,8 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """Steps of executing workflows that are not settled, of one task and queue.
+class Backlog:
+    """The unsettled steps of executing workflows that have one task and one queue.
 
     Attributes:
         task: The Celery task.
@@ -98,16 +98,16 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is to be done.
+    """What executing workflows have yet to do.
 
     Attributes:
         executing: Workflows that execute.
-        demands: Their unsettled steps by task and queue; of very many kinds, the largest.
+        backlogs: Their unsettled steps by task and queue; of very many kinds, the largest.
         overdue_s: For how long the oldest thing that a sweeper has to do has been due; 0 where nothing is.
     """
 
     executing: int
-    demands: tuple[Demand, ...]
+    backlogs: tuple[Backlog, ...]
     overdue_s: float
 
 
@@ -137,7 +137,7 @@ def read_work(database: Database) -> Work:
         executing = connection.scalar(select(func.count()).where(_EXECUTING)) or 0
         return Work(
             executing=executing,
-            demands=tuple(_demands(connection)) if executing else (),
+            backlogs=tuple(_backlogs(connection)) if executing else (),
             overdue_s=max(0.0, *(float(connection.scalar(query) or 0) for query in _overdue_queries())),
         )
 
@@ -149,7 +149,7 @@ def _skew(connection: Connection) -> tuple[float, float]:
     return there.astimezone(UTC).timestamp() - (before + after) / 2, (after - before) / 2
 
 
-def _demands(connection: Connection) -> list[Demand]:
+def _backlogs(connection: Connection) -> list[Backlog]:
     queue = _steps.c.spec["queue"].as_string().label("queue")
     timeout_s = _steps.c.spec["timeout_s"].as_float()
     total = func.count()
@@ -165,18 +165,18 @@ def _demands(connection: Connection) -> list[Demand]:
         .where(_EXECUTING, _UNSETTLED, _steps.c.task.is_not(None))
         .group_by(_steps.c.task, queue)
         .order_by(total.desc())
-        .limit(_MOST_DEMANDS)
+        .limit(_MOST_BACKLOGS)
     )
     return [
-        Demand(task=row.task, queue=row.queue, steps=row.steps, queued=int(row.queued or 0), timeout_s=row.timeout_s)
+        Backlog(task=row.task, queue=row.queue, steps=row.steps, queued=int(row.queued or 0), timeout_s=row.timeout_s)
         for row in connection.execute(query)
     ]
 
 
 def _overdue_queries() -> list[Any]:
-    """How long ago the oldest of each kind was due: exactly what a sweeper would take at once, so that it must soon be gone.
+    """How long ago the oldest of each kind was due, of what a sweeper would take at once.
 
-    Not the retries of runs with a limit on parallel work, which may have to wait for a place.
+    Retries of runs with a limit on parallel work are left out: they may have to wait for a free place.
     """
     now = clock()
     replaceable = or_(_steps.c.drain_until.is_(None), _steps.c.drain_until <= now)

@@ -1,7 +1,8 @@
-"""Why is it not moving? Answered from the database alone, in words for whoever is on call, with the command to type.
+"""Explains why a run does not move, or what it is doing, from the database alone.
 
-Reading only, a fixed number of statements however large the run: steps are sorted into kinds by the database, which gives a few
-of each and the number of the others. What only the broker knows (does anybody consume the queue?) is `signals.broker_facts`'.
+It only reads, in a fixed number of statements however large the run: the database sorts steps into kinds, and gives a few of each
+and the number of the others. What only the broker knows (is the queue consumed?) is added by
+`interlock.signals.dispatch.broker_inspection`.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ _READ: Final = (
     _LIMIT.label("limit"),
 )
 
-# Which kinds say anything in which state of the run: in a paused one, say, nothing is due that waits in a queue.
+# Kinds that are worth telling, by the run's state: of a paused run, for example, no queued step is due.
 _SAID: Final[Mapping[str, tuple[str, ...]]] = {
     WorkflowState.EXECUTING: KINDS,
     WorkflowState.WAITING_APPROVAL: ("approval", "step_paused", "dependencies"),
@@ -135,7 +136,7 @@ def explain(connection: Connection, run_id: str, session_id: str) -> dict[str, A
 
 
 def _last_move(connection: Connection, run: Row[Any]) -> Row[Any] | None:
-    """How the run came to where it is; None for one without history."""
+    """The history row of the run's last move into its state; None for a run without history."""
     return connection.execute(
         select(_history)
         .where(
@@ -165,7 +166,7 @@ def _refusal_of_start(connection: Connection, run: Row[Any]) -> str | None:
 
 
 def _kind(run: Row[Any]) -> ColumnElement[str | None]:
-    """What a step waits for, as SQL; NULL for one that nothing more comes of."""
+    """What a step waits for, as SQL; NULL for a settled one."""
     status = _steps.c.status
     ready = and_(status == StepState.PENDING.value, _steps.c.attempt == 0)
     limited = true() if run.max_parallel is not None else _LIMIT.is_not(None)
@@ -302,6 +303,6 @@ def _refusal_of_claim(connection: Connection, run: Row[Any], row: Row[Any]) -> s
 
 
 def _silent_engine(run: Row[Any], rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:
-    """A timer that is long over says that no engine looks at the database."""
+    """The reason that no engine sweeps this database, where a timer has been over for longer than `SILENT_S`."""
     due = min(filter(None, (run.due_at, *(row.earliest for row in rows))), default=run.now)
     return [silent_engine(run, due)] if (run.now - due).total_seconds() > SILENT_S else []

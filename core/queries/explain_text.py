@@ -1,4 +1,4 @@
-"""The sentences of `explain`: each says what is, since when and by whom, and ends with what to type, where there is something."""
+"""The sentences of `explain`: each says what is the case, since when and by whom, and ends with the command to type, if any."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "ROUTED_QUEUE", "SILENT_S", "Step", "more", "of_run", "of_step", "silent_engine", "summary"]
 
 SILENT_S: Final = 60.0
-"""A timer that is over for so long was seen by no engine: sweeps are seconds apart."""
+"""Seconds after which a timer that is over means that no engine sweeps: sweeps are seconds apart."""
 
 ROUTED_QUEUE: Final = "the queue its task is routed to"
 """What is said of a queue that the plan does not name: only the app knows its routes."""

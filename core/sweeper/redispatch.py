@@ -1,7 +1,7 @@
-"""Messages that may be lost are sent again: those that are due for it, and those that neither broker nor worker has any more.
+"""Sends dispatch messages again that may be lost: those that are due, and those that neither broker nor worker has any more.
 
-Attempts keep their ids. It moves no state, so it takes no workflow's lock: claimed meanwhile, a row no longer matches; cancelled
-meanwhile, the message is refused at its claim. All processes together keep one rate. What a broker is, is for `signals` to know.
+An attempt keeps its id. No state is moved, so no run is locked: a row that was claimed meanwhile no longer matches, and the
+message of one that was cancelled meanwhile is refused when a worker claims it. All processes together keep one rate.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["BATCH", "QUIET_S", "Redispatcher", "Unclaimed"]
 
 BATCH: Final = 500
 QUIET_S: Final = 2.0
-"""How long a message may be on its way before it is asked for; doubled with every message of the same attempt, so that one which
-is missed again and again is sent ever more rarely, whatever the answers are."""
+"""Seconds that a message may be on its way before it is asked for. Doubled with every message of the same attempt, so that one
+that is missed again and again is sent more and more rarely, whatever broker and workers answer."""
 
 _steps = table_of_model(WorkflowStep)
 
@@ -48,7 +48,7 @@ _UNCLAIMED = and_(
 )
 # The second says the same of an unclaimed attempt, and has an index.
 _DUE = and_(_steps.c.dispatch_check_at <= clock(), _steps.c.due_at <= clock())
-# A body that was told to stop and still shows signs of life is waited for, however long it takes.
+# A body that was told to stop and still sends heartbeats is waited for, however long it takes.
 _REPLACEABLE = or_(_steps.c.drain_until.is_(None), _steps.c.drain_until <= clock())
 _SPEC = _steps.c.spec
 _QUEUE = _SPEC["queue"].as_string().label("queue")
@@ -76,7 +76,7 @@ class Unclaimed:
 
 
 class Redispatcher:
-    """Sends messages again."""
+    """Sends messages again, no more of them than `RedispatchRate` allows."""
 
     def __init__(self, database: Database, settings: Settings, find_missing: FindMissing | None = None) -> None:
         """Set up one process's part.

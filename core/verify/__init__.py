@@ -1,7 +1,7 @@
-"""The history checker: replays what was recorded through the tables, and compares it with what is there.
+"""The history checker: replays the recorded history through the transition tables, and compares it with the stored rows.
 
-It reads and never writes. What it finds is a fact about the stored rows; where it finds nothing, every invariant that rows can
-show holds. `interlock verify` is this on the command line; docs/verify.md says what each kind of finding means.
+It reads and never writes. Where it finds nothing, every invariant that rows can show holds. `interlock verify` is
+the command; docs/verify.md says what each kind of finding means.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The requests of a run: who waits has one, nobody else has, and each is decided once and whole."""
+"""Checks the approval requests of a run: each waiting step has one, no other step has, and each is decided once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`verify`: every run, one after the other, and what only the whole database shows."""
+"""`verify` checks every run, one after the other, and then what only the whole database shows."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def _parts_of_all(database: Database, verification: Verification) -> Iterator[li
 
 def _of_batch(batch: Batch, verification: Verification) -> Iterator[Finding]:
     for run in batch.runs:
-        yield from _strays(batch, run.id)
+        yield from _orphans(batch, run.id)
         yield from _check(batch, run, verification)
-    yield from _strays(batch, None)
+    yield from _orphans(batch, None)
 
 
 def _check(batch: Batch, run: Row[*tuple[Any, ...]], verification: Verification) -> Iterator[Finding]:
@@ -99,9 +99,9 @@ def _check(batch: Batch, run: Row[*tuple[Any, ...]], verification: Verification)
     verification.without_history += entities.without_history()
 
 
-def _strays(batch: Batch, before: str | None) -> Iterator[Finding]:
+def _orphans(batch: Batch, before: str | None) -> Iterator[Finding]:
     for stream in batch.streams:
-        for run_id, count in stream.strays(before):
+        for run_id, count in stream.unclaimed(before):
             yield Finding("orphan", run_id, "workflow", f"{count} rows of {stream.name} of a run that does not exist")
 
 

@@ -1,4 +1,4 @@
-"""The rows of a run and its steps as they are: against the history, against each other, and what may still happen to them."""
+"""Checks the rows of a run and its steps against the history and against each other, with their claims and timers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KEEPS_REPORTS: Final = frozenset({_PAUSED, StepState.CANCELLED.value})
 
 
 def settled_among(steps: Mapping[str, Row[*tuple[Any, ...]]]) -> frozenset[str]:
-    """Ids of the steps of which nothing more will come."""
+    """Ids of the steps that are settled: ended, or failed with no retry to come."""
     return frozenset(
         id_ for id_, row in steps.items() if not (row.status in _OPEN or (row.status == _FAILED and row.has_retry_at))
     )

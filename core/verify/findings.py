@@ -1,4 +1,4 @@
-"""What the history checker can find: every kind of it, with what it means and what to do about it.
+"""The kinds of findings of the history checker, with what each means and what to do about it.
 
 docs/verify.md is generated from `KINDS`; a finding of a kind that is not there cannot be made.
 """

@@ -1,4 +1,4 @@
-"""The plan of a run: what each step waits for, recounted, and whether it had the right to start or to be skipped."""
+"""Checks the plan of a run: counts again what each step waits for, and whether it was right to start or to skip it."""
 
 from __future__ import annotations
 
@@ -146,7 +146,10 @@ class Plan:
             yield self._of(row, "dependency_counts", text)
 
     def _right_to_start(self, row: Row[*tuple[Any, ...]]) -> Iterator[Finding]:
-        """How the dependencies of a step that has started have ended cannot take its right to do so back."""
+        """Compare each started or skipped step with its trigger.
+
+        A dependency that had failed once, and was tried again or settled by hand since, excuses a start or a skip.
+        """
         if not row.attempt and row.status != _SKIPPED:
             return
         waits = self._waits.get(row.id) or _Waits()

@@ -1,8 +1,8 @@
-"""Reading runs for the checker: a few at a time, each few in one snapshot, and of every table only the columns it needs.
+"""Reads runs for the checker: some at a time, in one snapshot, and of every table only the columns that are needed.
 
-A snapshot shows each run as a commit has left it, however much is moved meanwhile; for a few runs at a time, because nothing
-can be vacuumed behind one that is open. Rows come through cursors in the order of their runs, so what is in memory at once is
-the steps of one run. JSON stays in the database: of a plan, only the words that decide something are read.
+A snapshot shows each run as a commit has left it, however much is moved meanwhile. It covers some runs only, because PostgreSQL
+cannot vacuum while it is open. Rows come through cursors in the order of their runs, so that only the steps of one run are in
+memory. Documents stay in the database: of a plan, only the fields that decide something are read.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _HISTORY_COLUMNS = (
     _history.c.workflow_id,
     _history.c.seq,
     _history.c.id,
-    # As it is stored: it is only compared, and making a time of a million texts takes longer than all the rest.
+    # As stored: it is only compared, and parsing a million times takes longer than all the rest.
     type_coerce(_history.c.created_at, String).label("created_at"),
     _history.c.entity_type,
     _history.c.entity_id,
@@ -146,8 +146,8 @@ class Stream:
         self._head = None
         return head[1]
 
-    def strays(self, before: str | None) -> Iterator[tuple[str, int]]:
-        """Runs that come before `before`, or at all, and were not asked for, with the number of their rows."""
+    def unclaimed(self, before: str | None) -> Iterator[tuple[str, int]]:
+        """Runs before `before`, or all that are left for None, whose rows `of` was not asked for, and how many rows."""
         while (head := self._peek()) is not None and (before is None or head[0] < before):
             self._head = None
             yield head[0], sum(1 for _ in head[1])

@@ -1,4 +1,4 @@
-"""The history of one run, replayed row by row through the tables: numbers, edges, and what may move when."""
+"""Replays the history of one run through the transition tables, row by row: numbers, edges, and what may move when."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Replay:
         yield from self._end()
 
     def _is_usual(self, row: Row[*tuple[Any, ...]]) -> bool:
-        """Whether there is nothing to find: all the checks below in one expression, for the many rows that are sound."""
+        """Whether the row is sound: all the checks below in one expression, because nearly all rows are."""
         _, seq, id_, at, kind, entity_id, session_id, source, target, _, attempt, by_revoker, _ = row
         last, states = self._last, self.states
         run_state = states.get(self._run.id)

@@ -18,12 +18,12 @@ from interlock.cli.doctor.facts import (
     RedisFacts,
     WorkerFacts,
 )
-from interlock.core.queries.database_health import Demand, Server, Work
+from interlock.core.queries.database_health import Backlog, Server, Work
 from interlock.core.settings import Settings
 
 WORKER = "celery@one"
 REDIS = RedisFacts(policy="noeviction", limit_bytes=1000, used_bytes=100, is_replica=False)
-DEMAND = Demand(task="shop.pack", queue=None, steps=3, queued=1, timeout_s=20.0)
+BACKLOG = Backlog(task="shop.pack", queue=None, steps=3, queued=1, timeout_s=20.0)
 POSTGRES = Server(
     dialect="postgresql",
     skew_s=0.01,
@@ -58,7 +58,7 @@ SOUND = Facts(
     app=AppFacts(is_installed=True, import_path="shop:app"),
     configurations=(configuration(THIS_APP, celery_settings()), configuration(WORKER, celery_settings())),
     database_or_away=DatabaseFacts(server=POSTGRES),
-    work_or_away=Work(executing=1, demands=(DEMAND,), overdue_s=0.0),
+    work_or_away=Work(executing=1, backlogs=(BACKLOG,), overdue_s=0.0),
     broker_or_away=BrokerFacts(
         transport="redis", is_local=True, lengths={"packing": 1}, consumers={"packing": (WORKER,)}
     ),
@@ -108,7 +108,7 @@ def with_worker(**changes: Any) -> Facts:
 
 def with_demand(facts: Facts = SOUND, **changes: Any) -> Facts:
     """With other steps that are planned."""
-    return replace(facts, work_or_away=replace(facts.work, demands=(replace(DEMAND, **changes),)))
+    return replace(facts, work_or_away=replace(facts.work, backlogs=(replace(BACKLOG, **changes),)))
 
 
 def with_broker(facts: Facts = SOUND, **changes: Any) -> Facts:
