@@ -1,8 +1,8 @@
-"""What a unit of work has decided and not sent to the database yet.
+"""Holds what a transaction has decided about its run and not written yet, and writes it together.
 
 A run that is made and started in one transaction moves three times, and its steps are stored, entered in the history and given
-their first attempts; nobody else can see anything between. So new rows, the rows of the run's own moves and the run's own
-columns are held here, and go out together: when somebody is about to read, or at the end.
+their first attempts; nobody else can see anything between. So new rows and the run's own columns are held here, and go out in one
+or two statements: when somebody is about to read, or at the end (ADR 8).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .run_row import LockedRun
 
-__all__ = ["FromNow", "NewStep", "Unwritten"]
+__all__ = ["FromNow", "NewStep", "PendingWrites"]
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
@@ -44,7 +44,7 @@ _STEP_TIMERS = ("dispatch_check_at",)
 
 @dataclass(frozen=True, slots=True)
 class FromNow:
-    """A time that is so many seconds after the statement that writes it."""
+    """A time so many seconds after the statement that writes it: by the database's clock, not by ours."""
 
     seconds: float = 0.0
 
@@ -95,8 +95,8 @@ class NewStep:
 
 
 @dataclass(slots=True)
-class Unwritten:
-    """The rows, in the order in which they were decided.
+class PendingWrites:
+    """Rows and columns, in the order in which they were decided.
 
     Attributes:
         run: Columns of the run's own row, where the unit of work has made it.
@@ -120,7 +120,7 @@ class Unwritten:
         return bool(self.history or self.steps or self.is_new)
 
     def set_run(self, values: Mapping[str, Any]) -> None:
-        """Have columns of the run's row written, with its own row or to it; a time may be given as `FromNow`."""
+        """Have columns written to the run's row, or with it where it is new; a time may be given as `FromNow`."""
         if self.run is not None:
             self.run |= {name: value.seconds if isinstance(value, FromNow) else value for name, value in values.items()}
         if not self.is_new:
@@ -130,7 +130,7 @@ class Unwritten:
             }
 
     def insert(self, connection: Connection, run: LockedRun) -> list[StateChange]:
-        """Write the new rows, and forget them; returns the changes that the history's rows are."""
+        """Write the new rows, and forget them; returns the changes in the history."""
         batches = [
             Batch(_runs, [self._run_row(run)] if self.is_new else [], _RUN_TIMERS),
             Batch(_steps, [step.row(run) for step in self.steps.values()], _STEP_TIMERS),
@@ -139,7 +139,7 @@ class Unwritten:
         ]
         stored = insert_batches(connection, batches, GENERATED if self.history else ())
         self.is_new, self.steps, self.edges = False, {}, []
-        return self._told(stored)
+        return self._changes(stored)
 
     def update(self, connection: Connection, run: LockedRun, status: WorkflowState) -> list[StateChange] | None:
         """Write the columns of the stored row, and what there is of history.
@@ -150,7 +150,7 @@ class Unwritten:
             status: What it was.
 
         Returns:
-            The changes that the history's rows are; None where the row is not what it was, and nothing was written.
+            The changes in the history; None where the run's status is not what it was, and nothing was written.
         """
         columns = {**self.values, **_columns_of(run)}
         expressions = {name: value for name, value in columns.items() if isinstance(value, ClauseElement)}
@@ -163,9 +163,9 @@ class Unwritten:
         if stored is None:
             return None
         self.values = {}
-        return self._told(stored)
+        return self._changes(stored)
 
-    def _told(self, stored: Iterable[Row[*tuple[Any, ...]]]) -> list[StateChange]:
+    def _changes(self, stored: Iterable[Row[*tuple[Any, ...]]]) -> list[StateChange]:
         generated = {row.seq: row._asdict() for row in stored}
         changes = [StateChange.from_row({**row, **generated[row["seq"]]}) for row in self.history]
         self.history = []
@@ -178,7 +178,7 @@ class Unwritten:
         return {**_NO_RUN, **self.run, **dict.fromkeys(_RUN_TIMERS), **_columns_of(run)}
 
     def plan(self) -> dict[str, list[str]] | None:
-        """By each step what it waits for, where the whole plan is at hand."""
+        """What each step waits for, where no step of the plan is written yet; else None."""
         if not self.steps:
             return None
         graph: dict[str, list[str]] = {step_id: [] for step_id in self.steps}
@@ -191,7 +191,7 @@ class Unwritten:
 
 
 def _columns_of(run: LockedRun) -> dict[str, Any]:
-    """The columns of a run's row that are written whenever it is."""
+    """The columns of a run's row that are written with every update of it."""
     return {
         "status": run.status.value,
         "seq": run.seq,

@@ -1,4 +1,4 @@
-"""The run's row under its lock: the columns that every unit of work needs."""
+"""Reads the row of a run, locked or not: the columns that every transaction on a run needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOCK_RUN = _READ_RUN.with_for_update()
 
 @dataclass(slots=True)
 class LockedRun:
-    """The locked row's columns that every unit of work needs; what changes of it is written back by `finish`."""
+    """A run's columns as this transaction has them; `UnitOfWork.finish` writes back what has changed."""
 
     id: str
     session_id: str

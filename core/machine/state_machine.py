@@ -1,4 +1,4 @@
-"""The state machine of one entity: table, guards, history, events. It moves what it is told to move and nothing else."""
+"""Moves one run or step along one edge: table, guards, history and events; nothing follows from it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A move of steps as statements that are built once: which steps, where to, and what else is written with it.
+"""A transition of steps as statements that are built once: which steps, where to, and what else is written with it.
 
-SQLAlchemy takes several times as long to build a statement as to send it. So a move that is made at every step of every run is a
-constant of its module, and what differs from one use to the next is a parameter of it (`bindparam`). Others are built where they
-are made: `UnitOfWork.move_steps`. Either is carried out by the unit of work, which alone knows the run and holds its lock.
+SQLAlchemy takes several times as long to build a statement as to send it. So a transition that happens at every step of every run
+is a constant of its module, with `bindparam` for what differs from one use to the next; others are built where they are used
+(`UnitOfWork.move_steps`). Either is applied by the unit of work, which alone knows the run and holds its lock (ADR 12).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["RUN", "StepTransition"]
 _steps = table_of_model(WorkflowStep)
 
 RUN = "of_run"
-"""The parameter that every move has: the run's id."""
+"""The parameter of every transition: the run's id."""
 
 
 class StepTransition:
-    """Every step of the run that meets the conditions, moved to one state. The sources are those of the table.
+    """Moves every step of the run that meets the conditions to one state; the sources are those of the table.
 
     Attributes:
         target: The state.
@@ -40,12 +40,12 @@ class StepTransition:
     """
 
     def __init__(self, target: StepState, *conditions: ColumnElement[bool], **values: Any) -> None:
-        """Describe the move.
+        """Describe the transition.
 
         Args:
             target: The state to move to.
-            *conditions: On columns of `workflow_steps`. The names of parameters in it must not be those of columns.
-            **values: Further columns to write with the move, values, expressions or parameters.
+            *conditions: On columns of `workflow_steps`. Their parameters must not be named as columns are.
+            **values: Further columns to write with it, values, expressions or parameters.
         """
         self.target = target
         self.claims = values.get("claim_token") is not None
@@ -66,5 +66,5 @@ class StepTransition:
 
     @cached_property
     def insert_and_update(self) -> Insert:
-        """Does both, on PostgreSQL."""
+        """Does both in one statement, where the dialect writes in CTEs."""
         return self.append.add_cte(self.update.returning(_steps.c.id).cte("moved"))

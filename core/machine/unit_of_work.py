@@ -1,13 +1,8 @@
-"""The one write path.
+"""Moves the run and its steps along the edges of the transition tables: the one write path of states.
 
-A `UnitOfWork` is one locked workflow and the moves made in it. Locking is a statement of its own, before anything else is
-read: a lock taken inside a larger statement reads the workflow's steps from a snapshot older than the lock. Every move
-takes its sources from the transition table, numbers its history rows from the locked row's `seq`, and leaves what is to be
-told after the commit in `effects`. No other module writes `status`, but for `hot_path` and `hot_ending`, whose three
-statements write the same as this one for the commonest moves; `register` appends to `state_history` for this one alone.
-
-What no one can see between is not written one by one: new rows, and the run's own columns, wait (`unwritten`) until somebody
-reads through `connection`, is asked for consent, or the unit ends.
+Every transition takes its sources from the table, asks guards and listeners, numbers its history rows from the locked run's
+`seq`, and leaves what is to be told after the commit in `effects`. No other module writes `status` or `state_history`, but for the
+statements of `fast_path_sql`, which write the same for the commonest transitions.
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ClauseElement, and_, bindparam, select
+from sqlalchemy import and_, bindparam, select
 
 from interlock.core.database.dialects import dialect_of
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
@@ -23,26 +18,24 @@ from interlock.core.database.types import clock
 from interlock.core.errors import (
     EntityNotFound,
     GuardRefused,
-    RunNotFound,
     TransitionConflict,
     TransitionNotAllowed,
     TransitionVetoed,
 )
-from interlock.core.events import STATE_CHANGING, Effects, EventEmitter, StateChange
+from interlock.core.events import STATE_CHANGING, StateChange
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.model.transitions import STEP_TABLE, WORKFLOW_TABLE
 
 from .guard_rules import NO_RULES, GuardRules, require_guards, rules_of
 from .guards import GuardContext
-from .history_rows import HistorySubject, append_step_rows, appending, next_row, row_of
-from .pending_writes import NewStep, Unwritten
-from .run_row import LockedRun, read_run
+from .history_rows import HistorySubject, append_step_rows, row_of
+from .run_transaction import RunTransaction
 from .step_transition import RUN, StepTransition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement
 
     from .cause import Cause
 
@@ -57,96 +50,10 @@ _steps = table_of_model(WorkflowStep)
 _STARTING = (WorkflowState.DRAFT, WorkflowState.PLANNING)
 
 
-class UnitOfWork:
-    """One workflow under its lock. Use it inside a transaction and call `finish` last.
-
-    Attributes:
-        resuming: Set while a resume applies, one by one, what came during the pause: until all of it is applied, the run
-            neither completes nor waits.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        effects: Effects,
-        run: LockedRun,
-        *,
-        emitter: EventEmitter | None = None,
-        made: dict[str, Any] | None = None,
-        is_new: bool = False,
-    ) -> None:
-        """Begin with a run that is locked, or was just `made` with these columns and, where it `is_new`, is still to be stored."""
-        self.effects = effects
-        self.run = run
-        self.resuming = False
-        self._connection = connection
-        self._emitter = emitter
-        self._rules = rules_of(connection)
-        self._stored = run.stored
-        self._unwritten = Unwritten(run=made, is_new=is_new)
-
-    @classmethod
-    def lock(
-        cls,
-        connection: Connection,
-        effects: Effects,
-        run_id: str,
-        *,
-        session_id: str | None = None,
-        emitter: EventEmitter | None = None,
-    ) -> UnitOfWork:
-        """Lock the run's row and read it.
-
-        Args:
-            connection: An open transaction.
-            effects: Filled with what is to happen after the commit.
-            run_id: The run.
-            session_id: Given, a run of another session counts as not found.
-            emitter: In-process listeners.
-
-        Raises:
-            RunNotFound: No such run (in this session).
-        """
-        dialect_of(connection).take_write_lock(connection)
-        run = read_run(connection, run_id, lock=True)
-        if session_id is not None and run.session_id != session_id:
-            raise RunNotFound(run_id)
-        return cls(connection, effects, run, emitter=emitter)
-
-    @classmethod
-    def peek(cls, connection: Connection, run_id: str) -> UnitOfWork:
-        """Read the run without its lock, for asking `check_run` and `check_step` and never for moving.
-
-        Raises:
-            RunNotFound: No such run.
-        """
-        return cls(connection, Effects(), read_run(connection, run_id, lock=False))
-
-    @property
-    def connection(self) -> Connection:
-        """The transaction, in which every new row is written by now; of the run's own row, `run` knows more."""
-        if self._unwritten.has_rows:
-            self._insert_rows()
-        return self._connection
+class UnitOfWork(RunTransaction):
+    """One locked run and the transitions made in it. Use it inside a transaction and call `finish` last."""
 
     # --- the run -----------------------------------------------------------------------------------------------------
-
-    def begin_run_history(self, cause: Cause) -> None:
-        """Write the run's first row: from nothing to the state it was created in."""
-        self._append(HistorySubject(WORKFLOW_TABLE.entity_type, self.run.id), None, self.run.status, cause)
-
-    def set_run(self, **values: Any) -> None:
-        """Write columns of the run's row other than its status; a time may be given as `FromNow`."""
-        if self._unwritten.is_new and any(isinstance(value, ClauseElement) for value in values.values()):
-            self._insert_rows()  # an expression is evaluated on a row
-        self._unwritten.set_run(values)
-
-    def plan_head(self) -> Mapping[str, Any]:
-        """The run's plan without its steps; empty where it has none."""
-        known = self._unwritten.run or self._unwritten.values
-        if "spec" not in known:
-            known = {"spec": self.connection.scalar(select(_runs.c.spec).where(_runs.c.id == self.run.id))}
-        return known["spec"] or {}
 
     def move_run(self, target: WorkflowState, cause: Cause, **values: Any) -> bool:
         """Move the run along one edge of the table, guards included.
@@ -183,42 +90,13 @@ class UnitOfWork:
         attached = rules.on(WORKFLOW_TABLE.entity_type, source, target, self.run.name)
         if not attached and not WORKFLOW_TABLE.guards.get((source, target)):
             return
-        row: Mapping[Any, Any] | None = None if attached else self._unwritten.entity(self.run)
+        row: Mapping[Any, Any] | None = None if attached else self._pending.entity(self.run)
         if row is None:  # somebody else's guard may read what it likes
-            self._write()
+            self._flush()
             row = self._connection.execute(select(_runs).where(_runs.c.id == self.run.id)).mappings().one()
         self._require_guards(WORKFLOW_TABLE.entity_type, row, target, cause, rules)
 
-    def _run_edge(self, target: WorkflowState) -> dict[str, Any]:
-        return {
-            "entity_type": WORKFLOW_TABLE.entity_type,
-            "entity_id": self.run.id,
-            "from_state": self.run.status,
-            "to_state": target,
-            "allowed": WORKFLOW_TABLE.targets[self.run.status],
-        }
-
     # --- steps -------------------------------------------------------------------------------------------------------
-
-    @property
-    def new_steps(self) -> Sequence[NewStep]:
-        """The steps of `add_steps` that are not written yet, in plan order."""
-        return tuple(self._unwritten.steps.values())
-
-    def add_steps(self, steps: Iterable[NewStep], edges: Iterable[tuple[str, str]]) -> None:
-        """Store steps, and edges as (id of the step that is waited for, id of the one that waits)."""
-        self._unwritten.steps |= {step.id: step for step in steps}
-        self._unwritten.edges += edges
-
-    def begin_step_history(self, cause: Cause, *conditions: ColumnElement[bool]) -> None:
-        """Write the first row of every step of the run (that meets `conditions`), in plan order."""
-        if self._unwritten.steps and not conditions:
-            for step in self._unwritten.steps.values():
-                subject = HistorySubject(STEP_TABLE.entity_type, step.id, step.key, step.attempt)
-                self._append(subject, None, StepState.PENDING, cause)
-            return
-        append = appending(and_(_steps.c.run_id == self.run.id, *conditions), None)
-        self._record(append_step_rows(self.connection, self.run, append, cause, {}))
 
     def move_steps(
         self,
@@ -334,38 +212,11 @@ class UnitOfWork:
             return False
         return True
 
-    # --- the end -----------------------------------------------------------------------------------------------------
+    # --- guards and listeners ------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Write what is not written yet, counters too. Call it once, last.
-
-        Raises:
-            TransitionConflict: The run's row was moved past the lock, by code that does not take it.
-        """
-        self._write()
-
-    # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _write(self) -> None:
-        if self._unwritten.is_new or self._unwritten.steps:
-            self._insert_rows()
-        if self.run.stored == self._stored and not self._unwritten.values:
-            return
-        status, target = self._stored[0], self.run.status
-        changes = self._unwritten.update(self._connection, self.run, status)
-        if changes is None:
-            self.run.status = status
-            raise TransitionConflict(**self._run_edge(target))
-        self._record(changes)
-        self._stored = self.run.stored
-
-    def _insert_rows(self) -> None:
-        stored = self.run.stored if self._unwritten.is_new else self._stored
-        self._record(self._unwritten.insert(self._connection, self.run))
-        self._stored = stored
-
-    def _append(self, subject: HistorySubject, source: str | None, target: str, cause: Cause) -> None:
-        self._unwritten.history.append(next_row(self.run, subject, source, target, cause))
+    @property
+    def _rules(self) -> GuardRules:
+        return rules_of(self._connection)
 
     def _require_guards(
         self, entity_type: str, row: Mapping[Any, Any], target: str, cause: Cause, rules: GuardRules
@@ -379,19 +230,15 @@ class UnitOfWork:
             actor=cause.actor,
             reason=cause.reason,
             meta=cause.meta,
-            plan=self._unwritten.plan(),
+            plan=self._pending.plan(),
         )
         require_guards(context, rules, self.run.name)
-
-    def _record(self, changes: list[StateChange]) -> list[StateChange]:
-        self.effects.changes.extend(changes)
-        return changes
 
     def _announce(self, rows: list[dict[str, Any]], cause: Cause) -> None:
         """Tell `state_changing` listeners, who may veto what a caller or a command asked for."""
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
-        self._write()  # a listener may look at the rows
+        self._flush()  # a listener may look at the rows
         for row in rows:
             change = StateChange.from_row(row)
             try:
