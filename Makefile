@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := build/results
 KEEP := INTERLOCK_FAULT_RESULTS=$(CURDIR)/$(RESULTS)
+unexport PYTHONDONTWRITEBYTECODE # compiling the modules anew is most of the start of each worker under test
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS ?= constraints/dev.txt
 PIP_INSTALL = $(PIP) install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
+.PHONY: help install demo check test test-unit test-long servers-stop faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,8 +23,16 @@ install: $(VENV)/.installed-dev ## Create .venv with everything that developing 
 demo: $(VENV)/.installed-demo ## Run the example workflow: its own Redis, SQLite, a worker, live progress
 	@$(BIN)/python -m examples.stdlib_audit
 
+check: lint test-unit ## Run what is quick enough to run after every change: lint and the tests that need no server
+
 test: $(VENV)/.installed-dev ## Run the tests (they start their own servers on private ports)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-unit: $(VENV)/.installed-dev ## Run the tests that need no server and no process beside their own
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not integration and not long and not faults'
+
+servers-stop: $(VENV)/.installed-dev ## Stop the PostgreSQL server that tests leave running for the next run (it stops after an idle hour)
+	@$(BIN)/python -m tests.servers stop
 
 test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long

@@ -1,17 +1,15 @@
-"""Fixtures: one private server of each kind per test process, a fresh database per test.
+"""Fixtures: a Redis per test process, a PostgreSQL server that stays between runs, a fresh database per test.
 
 `INTERLOCK_TEST_POSTGRES_URL`, `INTERLOCK_TEST_REDIS_URL` and `INTERLOCK_TEST_BROKER_URL` replace
-the private servers behind the URL fixtures. The first names a role that may create databases; the
+the servers behind the URL fixtures. The first names a role that may create databases; the
 databases of Redis from the given number upwards are emptied. `redis_server` and `postgres_server`
-are always private, since tests stop and kill them.
+are always private, since tests stop and kill them. `make servers-stop` ends what stays.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import uuid
-from contextlib import closing
+import shutil
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,7 +17,9 @@ import hypothesis
 import pytest
 import redis
 
-from tests.servers import PostgresDatabases, PostgresServer, RedisServer
+from tests import templates
+from tests.servers import PostgresDatabases, PostgresServer, RedisServer, SharedPostgres, name_of
+from tests.unit_tests import UnitTests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +33,14 @@ hypothesis.settings.register_profile("interlock", deadline=None)
 hypothesis.settings.load_profile("interlock")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell unit tests from the others."""
+    config.pluginmanager.register(UnitTests())
+
+
 def _worker_number() -> int:
     """Return the number of this pytest-xdist process, 0 where there is one process only."""
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-
-
-def _unique_name() -> str:
-    return f"interlock_test_{uuid.uuid4().hex}"
 
 
 def _with_redis_database(url: str, number: int) -> str:
@@ -110,19 +111,20 @@ def postgres_server(_session_postgres: PostgresServer) -> PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def _postgres_databases(request: pytest.FixtureRequest) -> PostgresDatabases:
-    if external := os.environ.get("INTERLOCK_TEST_POSTGRES_URL"):
-        return PostgresDatabases(external)
-    server: PostgresServer = request.getfixturevalue("_session_postgres")
-    return server.databases
+def _shared_postgres() -> Iterator[SharedPostgres | None]:
+    if "INTERLOCK_TEST_POSTGRES_URL" in os.environ:
+        yield None
+        return
+    with SharedPostgres() as server:
+        yield server
 
 
-@pytest.fixture
-def _running_postgres(request: pytest.FixtureRequest) -> PostgresDatabases:
-    if "INTERLOCK_TEST_POSTGRES_URL" not in os.environ:
-        request.getfixturevalue("postgres_server")
-    databases: PostgresDatabases = request.getfixturevalue("_postgres_databases")
-    return databases
+@pytest.fixture(scope="session")
+def postgres_databases(_shared_postgres: SharedPostgres | None) -> PostgresDatabases:
+    """The databases of a PostgreSQL server that other test processes use as well: `fresh` makes one for a test or a module."""
+    if _shared_postgres is None:
+        return PostgresDatabases(os.environ["INTERLOCK_TEST_POSTGRES_URL"])
+    return _shared_postgres.databases
 
 
 @pytest.fixture
@@ -132,15 +134,10 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(_running_postgres: PostgresDatabases) -> Iterator[str]:
+def postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
     """The URL of an empty PostgreSQL database, dropped after the test."""
-    yield from _fresh_postgres(_running_postgres, template=None)
-
-
-def _fresh_postgres(databases: PostgresDatabases, template: str | None) -> Iterator[str]:
-    name = _unique_name()
-    yield databases.create(name, template)
-    databases.drop(name)
+    with postgres_databases.fresh() as url:
+        yield url
 
 
 @pytest.fixture(params=_DATABASE_KINDS)
@@ -151,46 +148,37 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-# migrated databases: migrated once per test process, then copied
-
-
-def _upgrade(url: str) -> None:
-    from interlock.migrations import upgrade  # noqa: PLC0415 - tests that need no tables load no Alembic
-
-    upgrade(url)
+# migrated databases: migrated once for all test runs with the same code, then copied
 
 
 @pytest.fixture(scope="session")
-def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "migrated.db"
-    _upgrade(f"sqlite:///{path}")
-    return path
+def sqlite_template() -> Path:
+    """A SQLite file with all tables and no rows, to be copied."""
+    return templates.sqlite_file()
 
 
 @pytest.fixture(scope="session")
-def _postgres_template(_postgres_databases: PostgresDatabases) -> Iterator[str]:
-    name = _unique_name()
-    _upgrade(_postgres_databases.create(name))
-    yield name
-    _postgres_databases.drop(name)
+def postgres_template(_shared_postgres: SharedPostgres | None, postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """The name of a PostgreSQL database with all tables and no rows, to be copied."""
+    if _shared_postgres is not None:
+        yield _shared_postgres.template(templates.fingerprint(), templates.upgrade)
+        return
+    with postgres_databases.fresh() as url:
+        templates.upgrade(url)
+        yield name_of(url)
 
 
 @pytest.fixture
-def migrated_sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+def migrated_sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     """The URL of a SQLite file with all tables and no rows."""
-    path = tmp_path / "migrated.db"
-    with (
-        closing(sqlite3.connect(_sqlite_template)) as source,
-        closing(sqlite3.connect(path)) as copy,
-    ):
-        source.backup(copy)  # unlike a copy of the file, it includes what is still in the WAL
-    return f"sqlite:///{path}"
+    return f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'migrated.db')}"
 
 
 @pytest.fixture
-def migrated_postgres_url(_running_postgres: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+def migrated_postgres_url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """The URL of a PostgreSQL database with all tables and no rows, dropped after the test."""
-    yield from _fresh_postgres(_running_postgres, template=_postgres_template)
+    with postgres_databases.fresh(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(params=_DATABASE_KINDS)

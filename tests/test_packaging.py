@@ -16,6 +16,8 @@ from tests.servers import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.integration
+
 FOLDERS = ("cli", "client", "core", "migrations", "signals", "worker")
 
 

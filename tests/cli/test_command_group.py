@@ -95,6 +95,7 @@ def test_celery_has_the_same_verbs_without_those_that_make_no_sense_there() -> N
     assert set(workflow.list_commands(click.Context(workflow))) == set(COMMANDS) - {"dev", "completion"}
 
 
+@pytest.mark.integration
 def test_importing_the_plugin_loads_no_command() -> None:
     """Every `celery` start imports it."""
     code = (
@@ -112,6 +113,7 @@ def test_importing_the_plugin_loads_no_command() -> None:
     }
 
 
+@pytest.mark.integration
 def test_celery_shows_the_verbs_as_its_own() -> None:
     command = [sys.executable, "-m", "celery", "-A", "interlock.worker", "workflow", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

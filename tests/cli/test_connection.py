@@ -68,6 +68,7 @@ def test_a_folder_that_was_given_up_tells_of_no_server(data_dir: Path, running: 
     DataFolder(data_dir).acquire()
 
 
+@pytest.mark.integration
 def test_a_server_that_was_killed_is_not_believed(data_dir: Path) -> None:
     """Its file is still there, its lock is not."""
     code = (

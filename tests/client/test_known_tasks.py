@@ -66,6 +66,7 @@ def test_a_producer_that_knows_only_some_tasks_can_leave_it_to_the_workers(clien
     assert client.status(client.enqueue(PLAN))["status"] == "executing"
 
 
+@pytest.mark.integration
 def test_what_celery_shares_among_the_apps_of_a_process_does_not_make_a_producers_app_know_tasks(
     migrated_sqlite_url: str,
 ) -> None:

@@ -6,7 +6,6 @@ Every test that uses `database` ends with a replay of the whole history (`checke
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def _core_postgres_url(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+def _core_postgres_url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """One migrated PostgreSQL database for all tests: emptying it is ten times quicker than making another."""
-    name = f"interlock_core_{uuid4().hex}"
-    yield _postgres_databases.create(name, _postgres_template)
-    _postgres_databases.drop(name)
+    with postgres_databases.fresh(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +38,6 @@ def core_url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         sqlite_url: str = request.getfixturevalue("migrated_sqlite_url")
         return sqlite_url
-    request.getfixturevalue("_running_postgres")
     url: str = request.getfixturevalue("_core_postgres_url")
     database = open_database(url)
     forget_everything(database)

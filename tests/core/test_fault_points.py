@@ -77,6 +77,7 @@ def test_an_unknown_place_is_refused() -> None:
         FaultRule(place="claim.comitted")
 
 
+@pytest.mark.integration
 def test_a_crash_ends_the_process_and_is_counted_over_all_of_them(tmp_path: Path) -> None:
     plan = FaultPlan(folder=tmp_path, rules=(FaultRule(place="body.begin", action="crash"),))
     script = "from interlock.core.fault_points import fault_point; fault_point('body.begin')"

@@ -23,6 +23,8 @@ from .reading import blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.integration
+
 _README: Final = ROOT / "README.md"
 _EXAMPLE_LINES: Final = 20
 _READY_S: Final = 60.0

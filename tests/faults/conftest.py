@@ -110,20 +110,20 @@ def fault_redis(
 @pytest.fixture(scope="module")
 def deployment(
     fault_redis: tuple[RedisServer, RedisServer, RedisServer],
-    _postgres_databases: PostgresDatabases,
-    _postgres_template: str,
+    postgres_databases: PostgresDatabases,
+    postgres_template: str,
     tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
 ) -> Iterator[Deployment]:
     """Broker, events, ledger, a PostgreSQL database, and whatever workers the module starts."""
-    name = f"interlock_{request.module.__name__.rpartition('.')[2]}"
     broker, events, ledger = fault_redis
-    url = _postgres_databases.create(name, _postgres_template)
-    with Deployment(broker, events, url, tmp_path_factory.mktemp("deployment"), ledger=ledger, app=APP) as deployment:
+    folder = tmp_path_factory.mktemp("deployment")
+    with (
+        postgres_databases.fresh(postgres_template) as url,
+        Deployment(broker, events, url, folder, ledger=ledger, app=APP) as deployment,
+    ):
         checker_of(deployment)
         yield deployment
         deployment.stop_workers()
-    _postgres_databases.drop(name)
 
 
 def checker_of(deployment: Deployment) -> Soundness:

@@ -47,11 +47,11 @@ def worker(deployment: Deployment) -> CeleryWorker:
 
 
 @pytest.fixture
-def admin(_postgres_databases: PostgresDatabases) -> Callable[[str], None]:
+def admin(postgres_databases: PostgresDatabases) -> Callable[[str], None]:
     """Runs a statement from outside the database."""
 
     def execute(statement: str) -> None:
-        with psycopg.connect(_postgres_databases.admin_url, autocommit=True) as connection:
+        with psycopg.connect(postgres_databases.admin_url, autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[arg-type] # not a literal
 
     return execute

@@ -74,18 +74,19 @@ NEED_MORE: Final = frozenset({"approve", "reject", "resume a step"})
 @pytest.fixture(scope="module")
 def old(
     fault_redis: tuple[RedisServer, RedisServer, RedisServer],
-    _postgres_databases: PostgresDatabases,
-    _postgres_template: str,
+    postgres_databases: PostgresDatabases,
+    postgres_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """A deployment with one worker; the checker of histories, which these rows lack, is not asked."""
     broker, events, ledger = fault_redis
-    url = _postgres_databases.create("interlock_older_rows", _postgres_template)
     folder = tmp_path_factory.mktemp("deployment")
-    with Deployment(broker, events, url, folder, ledger=ledger, app="tests.faults.steps_app") as deployment:
+    with (
+        postgres_databases.fresh(postgres_template) as url,
+        Deployment(broker, events, url, folder, ledger=ledger, app="tests.faults.steps_app") as deployment,
+    ):
         yield deployment
         deployment.stop_workers()
-    _postgres_databases.drop("interlock_older_rows")
 
 
 def _insert(deployment: Deployment, status: str, step: str) -> str:

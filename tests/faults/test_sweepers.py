@@ -129,11 +129,10 @@ def test_a_sweeper_that_acts_on_what_is_not_true_any_more_changes_nothing(
 
 
 @pytest.fixture
-def url(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+def url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database."""
-    name = f"interlock_sweepers_{uuid4().hex}"
-    yield _postgres_databases.create(name, _postgres_template)
-    _postgres_databases.drop(name)
+    with postgres_databases.fresh(postgres_template) as url:
+        yield url
 
 
 def test_sweepers_of_six_workers_at_once_do_everything_once(url: str, fault_report: FaultReport) -> None:

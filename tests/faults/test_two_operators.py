@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 import pytest
 
@@ -34,11 +33,10 @@ REFUSED: Final = "TransitionNotAllowed"
 
 
 @pytest.fixture(scope="module")
-def url(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+def url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database."""
-    name = f"interlock_operators_{uuid4().hex}"
-    yield _postgres_databases.create(name, _postgres_template)
-    _postgres_databases.drop(name)
+    with postgres_databases.fresh(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

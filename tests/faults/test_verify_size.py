@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,20 +45,13 @@ print(json.dumps({
 def migrated(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
     """Makes the URL of a migrated database without rows, by name."""
     if request.param == "sqlite":
-        template, folder = request.getfixturevalue("_sqlite_template"), request.getfixturevalue("tmp_path")
+        template, folder = request.getfixturevalue("sqlite_template"), request.getfixturevalue("tmp_path")
         yield lambda name: f"sqlite:///{shutil.copy(template, folder / name)}"
         return
-    databases: PostgresDatabases = request.getfixturevalue("_postgres_databases")
-    empty: str = request.getfixturevalue("_postgres_template")
-    made: list[str] = []
-
-    def create(name: str) -> str:
-        made.append(f"interlock_{name}")
-        return databases.create(made[-1], empty)
-
-    yield create
-    for name in made:
-        databases.drop(name)
+    databases: PostgresDatabases = request.getfixturevalue("postgres_databases")
+    empty: str = request.getfixturevalue("postgres_template")
+    with ExitStack() as made:
+        yield lambda _: made.enter_context(databases.fresh(empty))
 
 
 def _measured(url: str, rows: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from interlock.core.errors import ConfigurationError
 from interlock.migrations import check, current, downgrade, transaction, upgrade
 from interlock.migrations.transaction import migrating
 from tests.migrations.catalog import OURS, connected, definitions, execute, objects, set_revision, tables
-from tests.servers import ROOT, wait_until
+from tests.servers import ADVISORY_LOCK_WAITERS, ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +170,7 @@ def _assert_ended_well(process: subprocess.Popen[str]) -> None:
     assert (process.returncode, out, error) == (0, "", "")
 
 
+@pytest.mark.integration
 def test_two_processes_at_once_upgrade_sqlite_once(tmp_path: Path) -> None:
     """New files, twelve times: opening one, switching it to WAL and making the tables all race."""
     urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(12)]
@@ -213,7 +214,7 @@ def test_a_file_that_somebody_else_is_making_is_waited_for(sqlite_url: str, monk
 
 def test_two_processes_at_once_upgrade_postgresql_once(postgres_url: str) -> None:
     """Both have seen the empty database and wait for the lock, before either may go on."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    waiting = text(ADVISORY_LOCK_WAITERS)
 
     def hold_until_both_wait(connection: Connection) -> None:
         for process in (first, second):
@@ -267,6 +268,7 @@ def test_upgrade_says_nothing(sqlite_url: str, capfd: pytest.CaptureFixture[str]
     assert (list(root.handlers), root.level) == (handlers, level)
 
 
+@pytest.mark.integration
 def test_migrations_import_no_celery_broker_or_redis(sqlite_url: str) -> None:
     """What they need by themselves: the facade, `interlock/__init__.py`, stays out of it."""
     program = """
@@ -289,6 +291,7 @@ print(sorted({"celery", "kombu", "redis"} & set(sys.modules)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+@pytest.mark.integration
 def test_alembics_own_command_line_finds_everything(database_url: str) -> None:
     """Configured in pyproject.toml, by the same path as the functions."""
     upgraded = _alembic("-x", f"url={database_url}", "upgrade", "head")
@@ -298,6 +301,7 @@ def test_alembics_own_command_line_finds_everything(database_url: str) -> None:
     assert compared.returncode == 0, compared.stdout + compared.stderr
 
 
+@pytest.mark.integration
 def test_the_printed_statements_make_the_same_tables(database_url: str) -> None:
     """`alembic upgrade head --sql`, for databases that only an administrator may alter."""
     printed = _alembic("-x", f"url={database_url}", "upgrade", "head", "--sql")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
@@ -24,11 +23,10 @@ RUNNERS = 8
 
 
 @pytest.fixture(scope="module")
-def races_url(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[str]:
+def races_url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database."""
-    name = f"interlock_races_{uuid4().hex}"
-    yield _postgres_databases.create(name, _postgres_template)
-    _postgres_databases.drop(name)
+    with postgres_databases.fresh(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from tests.servers import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.integration
+
 WORKER, PRODUCER, AUDITOR, OWNER = (f"interlock_{name}" for name in ("worker", "producer", "auditor", "owner"))
 PLAN = [
     Step("first", "t.first"),

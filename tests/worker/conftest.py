@@ -34,17 +34,16 @@ def worker_redis(_worker_redis: tuple[RedisServer, RedisServer]) -> tuple[RedisS
 @pytest.fixture(scope="module")
 def deployment(
     worker_redis: tuple[RedisServer, RedisServer],
-    _postgres_databases: PostgresDatabases,
-    _postgres_template: str,
+    postgres_databases: PostgresDatabases,
+    postgres_template: str,
     tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
 ) -> Iterator[Deployment]:
     """Broker, events server, PostgreSQL database and whatever workers the module starts."""
-    name = f"interlock_{request.module.__name__.rpartition('.')[2]}"
     folder: Path = tmp_path_factory.mktemp("deployment")
-    url = _postgres_databases.create(name, _postgres_template)
-    with Deployment(*worker_redis, url, folder, settings=CALM, answer_s=DEADLINE_S) as deployment:
+    with (
+        postgres_databases.fresh(postgres_template) as url,
+        Deployment(*worker_redis, url, folder, settings=CALM, answer_s=DEADLINE_S) as deployment,
+    ):
         yield deployment
         deployment.stop_workers()
         check(deployment.database)
-    _postgres_databases.drop(name)

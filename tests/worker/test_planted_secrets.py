@@ -97,12 +97,10 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    _postgres_databases: PostgresDatabases, _postgres_template: str, tmp_path_factory: pytest.TempPathFactory
+    postgres_databases: PostgresDatabases, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """Servers with passwords, a worker that says all that it can, and a monitor that writes down Celery's events."""
-    name = "interlock_planted_secrets"
-    database_url = _postgres_databases.create(name, _postgres_template)
-    with RedisServer() as redis:
+    with postgres_databases.fresh(postgres_template) as database_url, RedisServer() as redis:
         world = World(redis, database_url, tmp_path_factory.mktemp("secrets"))
         with world.worker, world.client:
             monitor = spawn(
@@ -119,7 +117,6 @@ def world(
                 monitor.wait()
                 world.ledger.close()
         world.app.close()
-    _postgres_databases.drop(name)
 
 
 @pytest.mark.timeout(400)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from interlock.core import open_database
 from interlock.core.verify import KINDS, Verification, verify
+from tests.servers import name_of
 from tests.worker.corruptions import CORRUPTIONS
 from tests.worker.deployment import CALM, DEADLINE_S, Deployment, task_name
 
@@ -148,17 +149,16 @@ def copies(
     """Makes a copy of the database as the workload has left it."""
     folder: Path = tmp_path_factory.mktemp("workload")
     if request.param == "sqlite":
-        template = request.getfixturevalue("_sqlite_template")
+        template = request.getfixturevalue("sqlite_template")
         original = folder / "original.db"
         _copy_file(template, original)
         _work(worker_redis, f"sqlite:///{original}", folder)
         yield lambda: _sqlite_copy(original, folder)
         return
-    databases: PostgresDatabases = request.getfixturevalue("_postgres_databases")
-    name = f"interlock_original_{uuid4().hex}"
-    _work(worker_redis, databases.create(name, request.getfixturevalue("_postgres_template")), folder)
-    yield lambda: _postgres_copy(databases, name)
-    databases.drop(name)
+    databases: PostgresDatabases = request.getfixturevalue("postgres_databases")
+    with databases.fresh(request.getfixturevalue("postgres_template")) as url:
+        _work(worker_redis, url, folder)
+        yield lambda: _postgres_copy(databases, url)
 
 
 def _work(servers: tuple[RedisServer, RedisServer], url: str, folder: Path) -> None:
@@ -182,10 +182,8 @@ def _sqlite_copy(original: Path, folder: Path) -> Iterator[Database]:
 
 @contextmanager
 def _postgres_copy(databases: PostgresDatabases, original: str) -> Iterator[Database]:
-    name = f"interlock_copy_{uuid4().hex}"
-    with _opened(databases.create(name, template=original)) as database:
+    with databases.fresh(name_of(original)) as url, _opened(url) as database:
         yield database
-    databases.drop(name)
 
 
 def _plant(database: Database, statements: list[str]) -> None:

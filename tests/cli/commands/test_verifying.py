@@ -134,6 +134,7 @@ def test_what_cannot_be_checked_has_another_exit_code_than_what_was_found(
     assert cli("verify", "--no-such-option").exit_code == 2
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("runs")
 def test_on_a_terminal_it_says_how_far_it_is(migrated_sqlite_url: str) -> None:
     """Beside the answer, which is the last line; the line of progress is wiped out."""

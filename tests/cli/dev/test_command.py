@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.integration
+
 APP = "tests.cli.shop_app:app"
 READY_S = 60.0
 END_S = 40.0

@@ -225,6 +225,7 @@ def test_a_broker_that_is_no_redis_has_no_eviction() -> None:
     assert away == Away("the broker is no Redis", is_fault=False)
 
 
+@pytest.mark.integration
 def test_help_does_not_load_celery() -> None:
     """A second that a help text need not take."""
     code = (

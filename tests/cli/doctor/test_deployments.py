@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from interlock import Client
 from interlock.core import open_database
+from interlock.migrations import upgrade
 from tests.cli.doctor.deployed import Shop
 from tests.servers import CeleryWorker, wait_until
 
@@ -226,8 +227,10 @@ def test_a_redis_that_evicts_is_nearly_full_or_follows_another(
 
 
 def test_parts_that_hang_cost_a_bounded_time_and_are_findings(
-    shop: Shop, redis_server: RedisServer, postgres_server: PostgresServer
+    tmp_path: Path, broker_url: str, redis_server: RedisServer, postgres_server: PostgresServer
 ) -> None:
+    shop = Shop(tmp_path, broker_url, postgres_server.create_database("hanging"))
+    upgrade(postgres_server.databases.url("hanging"))
     began = time.monotonic()
     with _stopped(redis_server.pid), _stopped(postgres_server.pid):
         found = shop.diagnose(timeout_s=1.0)

@@ -33,14 +33,13 @@ _READ = text(
 
 
 @pytest.fixture
-def fresh(_postgres_databases: PostgresDatabases, _postgres_template: str) -> Iterator[Database]:
+def fresh(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[Database]:
     """A database of its own, whose tables have never held a row."""
-    name = f"interlock_fresh_{uuid4().hex}"
-    database = open_database(_postgres_databases.create(name, _postgres_template))
-    database.prepare_connections(SETTINGS.idle_transaction_s)
-    yield database
-    database.dispose()
-    _postgres_databases.drop(name)
+    with postgres_databases.fresh(postgres_template) as url:
+        database = open_database(url)
+        database.prepare_connections(SETTINGS.idle_transaction_s)
+        yield database
+        database.dispose()
 
 
 def _rows_read(database: Database) -> int:

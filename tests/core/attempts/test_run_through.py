@@ -18,7 +18,7 @@ from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.plan.run_through import NEXT_KINDS, kind_of
 from tests.core.rows import Rows, counted, forget_everything, step
 from tests.fault_plans import FaultInjected, FaultRule, injected
-from tests.servers import wait_until
+from tests.servers import ADVISORY_LOCK_WAITERS, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,7 +297,7 @@ def test_what_a_sibling_has_made_ready_during_the_wait_for_the_run_is_sent_and_n
     with database.engine.connect() as other:
         other.execute(text(f"SELECT FROM {TURN.replace('$1::text', ':run_id')}"), {"run_id": run_id})
         end = worker.attempts.begin_completion(x, 1, ONWARD)
-        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        waiting = text(ADVISORY_LOCK_WAITERS)
         wait_until(lambda: other.scalar(waiting), 10, "it has looked at the steps and waits for its turn")
         with patch.object(HotPath, "send_completion", lambda *_: None):
             worker.attempts.complete(y, 1)  # by the long way, which has no turn to wait for
@@ -320,7 +320,7 @@ def test_a_step_whose_other_predecessor_failed_during_the_wait_for_the_run_does_
     with database.engine.connect() as other:
         other.execute(text(f"SELECT FROM {TURN.replace('$1::text', ':run_id')}"), {"run_id": run_id})
         end = worker.attempts.begin_completion(x, 1, onward)
-        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        waiting = text(ADVISORY_LOCK_WAITERS)
         wait_until(lambda: other.scalar(waiting), 10, "it has looked at the steps and waits for its turn")
         worker.attempts.fail(y, Failure("error", "no"))
         other.rollback()

@@ -75,10 +75,16 @@ def test_a_connection_that_ends_under_way_is_lost_and_replaced(notes: Database) 
         connection.execute(text("LOCK TABLE kept_notes"))
         answer = notes.send_prepared("note", NOTE, [b"two"])
         ended = text(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO kept_notes%'"
-            " AND pid <> pg_backend_pid() AND state = 'active'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query LIKE 'INSERT INTO kept_notes%' AND pid <> pg_backend_pid() AND state = 'active'"
         )
-        wait_until(lambda: connection.execute(ended).all(), 10, "its backend is told to end")
+
+        def told() -> bool:
+            # Without it, each look in this transaction would be the first one again.
+            connection.execute(text("SELECT pg_stat_clear_snapshot()"))
+            return bool(connection.execute(ended).all())
+
+        wait_until(told, 10, "its backend is told to end")
         with pytest.raises(DBAPIError) as lost:
             answer()
     assert lost.value.connection_invalidated

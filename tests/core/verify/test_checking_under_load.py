@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
 
+pytestmark = pytest.mark.integration
+
 WRITERS = 2
 PASSES = 15
 DEADLINE_S = 60.0

@@ -41,6 +41,7 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineLink]:
     link.close(5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bodies", [1, 5_000])
 def test_a_heartbeat_arrives_however_many_bodies_it_names(link: EngineLink, bodies: int) -> None:
     """A pool of green threads holds thousands; 1,600 ids are longer than a pipe, and an unnamed body loses its claim."""
@@ -58,6 +59,7 @@ def test_a_heartbeat_arrives_however_many_bodies_it_names(link: EngineLink, bodi
     assert answers == [bodies, 0]
 
 
+@pytest.mark.integration
 def test_an_engine_that_does_not_read_costs_a_bounded_memory(link: EngineLink) -> None:
     """What is not read is not added to for ever: the next heartbeat says it again."""
     ids = [f"00000000-0000-4000-8000-{number:012}.1" for number in range(5_000)]

@@ -1,4 +1,4 @@
-"""The test servers themselves: what all other tests stand on."""
+"""The private test servers themselves: what all other tests stand on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import PostgresServer, RedisServer
+
+pytestmark = pytest.mark.integration
 
 _APP = """\
 import os
@@ -76,8 +78,8 @@ def test_a_database_url_names_an_empty_database(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_postgres_keeps_what_was_committed(postgres_server: PostgresServer, postgres_url: str, end: str) -> None:
-    url = postgres_url.replace("+psycopg", "")
+def test_postgres_keeps_what_was_committed(postgres_server: PostgresServer, end: str) -> None:
+    url = postgres_server.create_database(f"kept_{end}").replace("+psycopg", "")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE kept (id int)")
     getattr(postgres_server, end)()
