@@ -17,10 +17,10 @@ from sqlalchemy import update
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
 from interlock.core.events import Effects
-from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, first_attempt_id
+from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, NO_DRAIN, first_attempt_id
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
-from interlock.core.model.readiness import Hearing, hear
+from interlock.core.model.readiness import ReportDisposition, classify_report
 from interlock.core.model.states import StepState, WorkflowState
 from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import dispatch
@@ -53,7 +53,7 @@ class Report(Enum):
     """What became of a report."""
 
     RECORDED = "recorded"
-    KEPT = "kept"  # the step is paused: applied when it resumes
+    DEFERRED = "deferred"  # the step is paused: applied when it resumes
     STALE = "stale"  # of an attempt that no longer counts
     REPEATED = "repeated"  # the same report was recorded before
 
@@ -210,11 +210,11 @@ class Attempts:
         if row is None:
             return _stale(ref, row, StepState.COMPLETED), None
         holds = is_held_by(row, ref)
-        heard = hear(StepState(row.status), holds=holds, drains=_drains(row, ref))
-        if heard is Hearing.AT_RESUME:
-            _keep(connection, row.id, {"kind": "completed", "result": result})
-            return Report.KEPT, None
-        if heard is Hearing.NOW:
+        disposition = classify_report(StepState(row.status), holds=holds, drains=_drains(row, ref))
+        if disposition is ReportDisposition.DEFER:
+            _end_drain(connection, row.id, late={"kind": "completed", "result": result})
+            return Report.DEFERRED, None
+        if disposition is ReportDisposition.RECORD:
             cause = (
                 Cause(row.claimed_by or ENGINE, "completed", {"task_id": ref.task_id})
                 if holds
@@ -225,8 +225,8 @@ class Attempts:
             taken = self._go_on(unit, ref, cause.actor, offer) if holds else None
             unit.finish()
             return Report.RECORDED, taken
-        if heard is Hearing.LET_GO:
-            _released(connection, row.id)
+        if disposition is ReportDisposition.RELEASE:
+            _end_drain(connection, row.id)
         report = _stale(ref, row, StepState.COMPLETED)
         again = offer is not None and report is Report.REPEATED  # the answer to this very offer was lost
         return report, previously_claimed(unit, offer) if again and offer is not None else None
@@ -281,16 +281,16 @@ class Attempts:
             ref.token is None and row.task_id == ref.task_id and row.claim_token is not None
         )
         drains = _drains(row, ref) or (ref.token is None and row.drain_task_id == ref.task_id)
-        heard = hear(StepState(row.status), holds=holds, drains=drains, failure=failure.cause)
-        if heard is Hearing.STALE:
+        disposition = classify_report(StepState(row.status), holds=holds, drains=drains, failure=failure.cause)
+        if disposition is ReportDisposition.STALE:
             return _stale(ref, row, StepState.FAILED)
-        if heard is Hearing.NOW:
+        if disposition is ReportDisposition.RECORD:
             self._record_failure(unit, row, failure, ref, row.claimed_by if holds else None)
-        elif heard is Hearing.AT_RESUME:
-            _keep(connection, row.id, {"kind": "failed", "failure": asdict(failure)})
+        elif disposition is ReportDisposition.DEFER:
+            _end_drain(connection, row.id, late={"kind": "failed", "failure": asdict(failure)})
         else:
-            _released(connection, row.id)
-            if heard is Hearing.SUCCESSOR:
+            _end_drain(connection, row.id)
+            if disposition is ReportDisposition.DISPATCH_SUCCESSOR:
                 self._send_successor(unit, row.id)
         return Report.RECORDED
 
@@ -321,18 +321,9 @@ def _drains(row: Row[*tuple[Any, ...]], ref: AttemptRef) -> bool:
     return ref.token is not None and row.drain_token == ref.token and row.drain_task_id == ref.task_id
 
 
-def _released(connection: Connection, step_id: str) -> None:
-    connection.execute(
-        update(_steps).where(_steps.c.id == step_id).values(drain_task_id=None, drain_token=None, drain_until=None),
-    )
-
-
-def _keep(connection: Connection, step_id: str, late: dict[str, Any]) -> None:
-    connection.execute(
-        update(_steps)
-        .where(_steps.c.id == step_id)
-        .values(late=late, drain_task_id=None, drain_token=None, drain_until=None),
-    )
+def _end_drain(connection: Connection, step_id: str, **values: Any) -> None:
+    """Write that the interrupted attempt's body has ended."""
+    connection.execute(update(_steps).where(_steps.c.id == step_id).values(**NO_DRAIN, **values))
 
 
 def _stale(ref: AttemptRef, row: Row[*tuple[Any, ...]] | None, outcome: StepState) -> Report:

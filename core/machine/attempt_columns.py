@@ -19,6 +19,7 @@ __all__ = [
     "ENDED",
     "FIRST_ATTEMPT",
     "NO_CLAIM",
+    "NO_DRAIN",
     "RELEASED",
     "carrier_of_drain",
     "dispatch_of",
@@ -63,7 +64,10 @@ RELEASED: Final[dict[str, Any]] = {
 }
 """Columns to write when a step stops running while its body may still run: the claim becomes a draining one, every timer stops."""
 
-ENDED: Final[dict[str, Any]] = {**RELEASED, "drain_task_id": None, "drain_token": None, "drain_until": None}
+NO_DRAIN: Final[dict[str, Any]] = {"drain_task_id": None, "drain_token": None, "drain_until": None}
+"""No interrupted attempt whose body may still run."""
+
+ENDED: Final[dict[str, Any]] = {**RELEASED, **NO_DRAIN}
 """Columns to write when a step's attempt has ended: nothing is left to drain."""
 
 

@@ -1,7 +1,7 @@
-"""What follows a change, decided without a database.
+"""Decides whether a step may start, and what is done with an attempt's report: pure functions of states and counters.
 
-Production's SQL and the tests' model both ask these functions, so there is one answer. A step's dependencies are known to it
-as three counters; the plan as a whole is never looked at again after it was stored.
+Production's SQL and the tests' model both call these, so there is one answer. A step knows its dependencies as three counters;
+the plan as a whole is never read again once it is stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from .states import StepState
 if TYPE_CHECKING:
     from .retry import FailureKind
 
-__all__ = ["DependencyCounts", "Hearing", "Readiness", "Trigger", "hear", "is_settled", "readiness"]
+__all__ = [
+    "DependencyCounts",
+    "Readiness",
+    "ReportDisposition",
+    "Trigger",
+    "classify_report",
+    "is_settled",
+    "readiness",
+]
 
 Trigger = Literal["all_completed", "all_settled", "any_failed"]
 
@@ -71,23 +79,25 @@ def is_settled(state: StepState, *, retry_coming: bool = False) -> bool:
     return state in (StepState.COMPLETED, StepState.SKIPPED, StepState.CANCELLED)
 
 
-class Hearing(Enum):
+class ReportDisposition(Enum):
     """What is done with the report of an attempt."""
 
-    NOW = "now"
-    """It is recorded, and what follows from it is done."""
-    AT_RESUME = "at resume"
-    """The step is paused: it is kept, and recorded when the step goes on."""
-    SUCCESSOR = "successor"
-    """It only says that an attempt which was told to stop has stopped: the one that waited for this may begin."""
-    LET_GO = "let go"
-    """It says the same, and nobody waits for it."""
+    RECORD = "record"
+    """Record it, and do what follows from it."""
+    DEFER = "defer"
+    """The step is paused: store the report, and record it when the step is resumed."""
+    DISPATCH_SUCCESSOR = "dispatch successor"
+    """The interrupted attempt has ended: dispatch the attempt that was waiting for it."""
+    RELEASE = "release"
+    """The interrupted attempt has ended, and no attempt waits for it."""
     STALE = "stale"
-    """It is of an attempt that no longer counts: nothing changes."""
+    """The attempt no longer counts: change nothing."""
 
 
-def hear(state: StepState, *, holds: bool, drains: bool, failure: FailureKind | None = None) -> Hearing:
-    """What to do with the report of an attempt.
+def classify_report(
+    state: StepState, *, holds: bool, drains: bool, failure: FailureKind | None = None
+) -> ReportDisposition:
+    """Decide what is done with the report of an attempt.
 
     Args:
         state: Where the step stands.
@@ -96,12 +106,12 @@ def hear(state: StepState, *, holds: bool, drains: bool, failure: FailureKind | 
         failure: How it ended; None for a result. A failure that stopping causes says nothing about the step.
     """
     if holds and state is StepState.RUNNING:
-        return Hearing.NOW
+        return ReportDisposition.RECORD
     if not drains:
-        return Hearing.STALE
+        return ReportDisposition.STALE
     stopped = failure in ("interrupted", "worker_lost", "shutdown", "revoked")
-    if state is StepState.RUNNING:  # resumed, but not replaced yet: what the old attempt says still counts
-        return Hearing.SUCCESSOR if stopped else Hearing.NOW
+    if state is StepState.RUNNING:  # resumed, and the new attempt not claimed yet: a result of the old one still counts
+        return ReportDisposition.DISPATCH_SUCCESSOR if stopped else ReportDisposition.RECORD
     if state is StepState.PAUSED and not stopped:
-        return Hearing.AT_RESUME
-    return Hearing.LET_GO
+        return ReportDisposition.DEFER
+    return ReportDisposition.RELEASE

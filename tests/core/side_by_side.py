@@ -171,7 +171,7 @@ class SideBySide:
         result = {"of": body.task, "by": body.ref.token}
         report = self._worker.attempts.complete(body.ref, result)
         assert report is self.model.complete(body.key, body.task, body.ref.token)
-        if report in (Report.RECORDED, Report.KEPT):
+        if report in (Report.RECORDED, Report.DEFERRED):
             self._results[body.key] = result
 
     def fail(self, place: int, kind: FailureKind) -> None:

@@ -97,10 +97,10 @@ class Flow:
         step.task = step.attempt
         step.claim, step.retry_due, step.send_due = None, False, True
         if step.drain_over:
-            self._release(step)
+            self._end_drain(step)
         self._send(step)
 
-    def _begin_again(self, step: Step) -> None:
+    def _retry_now(self, step: Step) -> None:
         self._move(step, S.RUNNING)
         self._begin(step)
 
@@ -108,13 +108,13 @@ class Flow:
         if step.drain is None:
             self.sent.append((step.plan.key, step.task))
 
-    def _let_go(self, step: Step) -> None:
+    def _release(self, step: Step) -> None:
         """The step stops running: its claim becomes a draining one, and no timer runs any more."""
         if step.claim is not None:
             step.drain, step.drain_task, step.drain_over = step.claim, step.task, False
         step.claim, step.retry_due, step.send_due = None, False, False
 
-    def _release(self, step: Step) -> None:
+    def _end_drain(self, step: Step) -> None:
         step.drain, step.drain_task, step.drain_over = None, 0, False
 
     def _stop(self, mode: str, *steps: Step) -> None:
@@ -128,8 +128,8 @@ class Flow:
 
     def _complete(self, step: Step) -> None:
         self._move(step, S.COMPLETED)
-        self._let_go(step)
         self._release(step)
+        self._end_drain(step)
         step.late = None
         self._settled(step)
 
@@ -150,12 +150,12 @@ class Flow:
         elif decision.delay_s > 0:
             step.retry_due = True
         else:
-            self._begin_again(step)
+            self._retry_now(step)
 
     def _fail(self, step: Step) -> None:
         self._move(step, S.FAILED)
-        self._let_go(step)
         self._release(step)
+        self._end_drain(step)
 
     def _fail_unclaimed(self, step: Step) -> None:
         self._move(step, S.RUNNING)
@@ -212,7 +212,7 @@ class Flow:
             if step.state is S.PENDING and step.plan.after:
                 step.counts = self.true_counts(step)
 
-    def _readvance(self) -> None:
+    def _reconcile(self) -> None:
         """Count everything afresh, and start or skip what was overlooked: after a pause, in which nobody counted."""
         self._recount()
         pending = [step for step in self.steps.values() if step.state is S.PENDING and not step.send_due]
@@ -257,7 +257,7 @@ class Flow:
         for step in self.steps.values():
             if step.state is S.RUNNING:
                 self._move(step, S.PAUSED)
-                self._let_go(step)
+                self._release(step)
             elif step.state is S.PENDING:
                 step.send_due = False
         if mode != "drain":
@@ -288,7 +288,7 @@ class Flow:
                 step.retry_due = False
             elif not step.settled:
                 self._move(step, S.CANCELLED)
-                self._let_go(step)
+                self._release(step)
             if step.request == "open":
                 step.request = "closed"
         self._stop("soft", *(step for step in self.steps.values() if step.state is S.CANCELLED))

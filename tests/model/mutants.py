@@ -72,7 +72,7 @@ class CountsTwice(Run):
 class CountsNothingAfterAPause(Run):
     """A resume does not count what settled while nobody counted."""
 
-    def _readvance(self) -> None:
+    def _reconcile(self) -> None:
         self._finish()
 
 
@@ -121,7 +121,7 @@ class RetriesAfterTheEnd(Run):
         step = self.steps[key]
         if step.state is not S.FAILED or not step.retry_due:
             return False
-        self._begin_again(step)
+        self._retry_now(step)
         return True
 
     def _end(self, state: WorkflowState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interlock.core.attempts.attempts import Report
-from interlock.core.model.readiness import Hearing, hear
+from interlock.core.model.readiness import ReportDisposition, classify_report
 from interlock.core.model.states import StepState, WorkflowState
 
 from .flow import Flow
@@ -43,37 +43,39 @@ class Reports(Flow):
     def complete(self, key: str, task: int, token: Hashable) -> Report:
         """A body reports its result."""
         step = self.steps[key]
-        heard = hear(step.state, holds=self._holds(step, task, token), drains=self._drains(step, task, token))
-        if heard is Hearing.NOW:
+        disposition = classify_report(
+            step.state, holds=self._holds(step, task, token), drains=self._drains(step, task, token)
+        )
+        if disposition is ReportDisposition.RECORD:
             self._complete(step)
             return Report.RECORDED
-        if heard is Hearing.AT_RESUME:
+        if disposition is ReportDisposition.DEFER:
             self._keep(step, "completed")
-            return Report.KEPT
-        if heard is Hearing.LET_GO:
-            self._release(step)
+            return Report.DEFERRED
+        if disposition is ReportDisposition.RELEASE:
+            self._end_drain(step)
         return self._stale(step, task, S.COMPLETED)
 
     def fail(self, key: str, task: int, token: Hashable | None, kind: FailureKind) -> Report:
         """An attempt has ended without a result; without a token its supervisor says so."""
         step = self.steps[key]
-        heard = hear(
+        disposition = classify_report(
             step.state,
             holds=self._holds(step, task, token),
             drains=self._drains(step, task, token),
             failure=kind,
         )
-        if heard is Hearing.STALE:
+        if disposition is ReportDisposition.STALE:
             return self._stale(step, task, S.FAILED)
-        if heard is Hearing.NOW and kind == "revoked":
+        if disposition is ReportDisposition.RECORD and kind == "revoked":
             self._revoke(step, ended=True)
-        elif heard is Hearing.NOW:
+        elif disposition is ReportDisposition.RECORD:
             self._record_failure(step, kind)
-        elif heard is Hearing.AT_RESUME:
+        elif disposition is ReportDisposition.DEFER:
             self._keep(step, kind)
         else:
-            self._release(step)
-            if heard is Hearing.SUCCESSOR:
+            self._end_drain(step)
+            if disposition is ReportDisposition.DISPATCH_SUCCESSOR:
                 step.send_due = True
                 self._send(step)
         return Report.RECORDED
@@ -116,11 +118,11 @@ class Reports(Flow):
         if policy != "cancel" and step.state is S.PENDING:
             self._move(step, S.RUNNING)
         self._move(step, {"cancel": S.CANCELLED, "pause": S.PAUSED, "redispatch": S.FAILED}[policy])
-        self._let_go(step)
+        self._release(step)
         if ended:
-            self._release(step)
+            self._end_drain(step)
         if policy == "redispatch":
-            self._begin_again(step)
+            self._retry_now(step)
         else:
             self._stop("soft", step)
         if policy == "cancel":
@@ -139,7 +141,7 @@ class Reports(Flow):
 
     def _keep(self, step: Step, report: str) -> None:
         step.late = report
-        self._release(step)
+        self._end_drain(step)
 
     def _stale(self, step: Step, task: int, outcome: StepState) -> Report:
         return Report.REPEATED if step.state is outcome and step.task == task else Report.STALE

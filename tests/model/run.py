@@ -51,7 +51,7 @@ class Run(Reports):
         waits = step.state in (S.PENDING, S.RUNNING) and step.claim is None and step.send_due
         if self.state is not W.EXECUTING or not waits or (step.drain is not None and not step.drain_over):
             return False
-        self._release(step)
+        self._end_drain(step)
         self._send(step)
         return True
 
@@ -60,7 +60,7 @@ class Run(Reports):
         step = self.steps[key]
         if self.state is not W.EXECUTING or step.state is not S.FAILED or not step.retry_due:
             return False
-        self._begin_again(step)
+        self._retry_now(step)
         return True
 
     def deadline_passes(self, key: str) -> bool:
@@ -82,7 +82,7 @@ class Run(Reports):
         still = (S.PAUSED, S.WAITING_APPROVAL)
         if self.state is not W.EXECUTING or any(self._due(step) or step.state in still for step in self.steps.values()):
             return False
-        self._readvance()
+        self._reconcile()
         return True
 
     # --- what people do; False where it is refused -------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Run(Reports):
             self._apply_decisions()
         self.resuming = False
         if self.state is W.EXECUTING:
-            self._readvance()
+            self._reconcile()
         return True
 
     def cancel(self) -> bool:
@@ -140,7 +140,7 @@ class Run(Reports):
             return False
         if step.state is S.RUNNING:
             self._move(step, S.PAUSED)
-            self._let_go(step)
+            self._release(step)
             step.own_pause = True
         if mode != "drain":
             self._stop(mode, step)
@@ -216,7 +216,7 @@ class Run(Reports):
             self._begin_or_ask(step)
             self._finish()
         else:
-            self._begin_again(step)
+            self._retry_now(step)
             self._recount()
 
     def _apply_late(self, step: Step) -> None:

@@ -116,10 +116,10 @@ class World(Situation):
             return Happening.IMPOSSIBLE
         state = self.run.steps[key].state
         report = self.run.complete(key, CURRENT if who == HOLDER else DRAINING, who)
-        expected = {S.RUNNING: Report.RECORDED, S.PAUSED: Report.KEPT}.get(state, Report.STALE)
+        expected = {S.RUNNING: Report.RECORDED, S.PAUSED: Report.DEFERRED}.get(state, Report.STALE)
         if report is not expected:
             raise Violation(f"the result of the attempt that holds {key} is {report.value}, not {expected.value}")
-        if report is Report.KEPT and self.run.steps[key].late != "completed":
+        if report is Report.DEFERRED and self.run.steps[key].late != "completed":
             raise Violation(f"the result that {key} brings while it is paused is not kept")
         self.alive.discard((key, who))
         return Happening.DUE
@@ -179,7 +179,7 @@ class World(Situation):
         for task in (OLD, CURRENT):  # of an older attempt, and of a claim of this one that was never granted
             run = self.run
             report = run.fail(key, task, _STRANGER, kind) if kind else run.complete(key, task, _STRANGER)
-            if report in (Report.RECORDED, Report.KEPT):
+            if report in (Report.RECORDED, Report.DEFERRED):
                 raise Violation(f"a report of {key} was {report.value} that does not come from its holder")
         return Happening.FREE
 

@@ -302,8 +302,8 @@ def test_results_kept_while_paused_complete_the_steps_at_resume_in_one_transacti
     worker.claim("a")
     worker.claim("b")
     controller.pause_workflow(run_id)
-    assert worker.complete("a", None) is Report.KEPT
-    assert worker.complete("b", [1]) is Report.KEPT
+    assert worker.complete("a", None) is Report.DEFERRED
+    assert worker.complete("b", [1]) is Report.DEFERRED
     assert worker.queue == []
     worker.changes.clear()
     controller.resume_workflow(run_id)
@@ -320,7 +320,7 @@ def test_a_kept_report_is_not_replaced_by_a_second_one(
     run_id = _one(controller)
     ref = worker.claim("a")
     controller.pause_workflow(run_id)
-    assert worker.attempts.complete(ref, "first") is Report.KEPT
+    assert worker.attempts.complete(ref, "first") is Report.DEFERRED
     assert worker.attempts.complete(ref, "second") in (Report.REPEATED, Report.STALE)
     controller.resume_workflow(run_id)
     assert rows.step(run_id, "a").result == "first"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.core.model.readiness import Hearing, hear
+from interlock.core.model.readiness import ReportDisposition, classify_report
 from interlock.core.model.states import StepState
 
 STOPPED = ("interrupted", "worker_lost", "shutdown", "revoked")
@@ -15,20 +15,22 @@ COUNTED = ("error", "timeout", "celery_retry", "unusable")
 @pytest.mark.parametrize("state", list(StepState))
 def test_the_holder_is_heard_while_its_step_runs_and_nobody_else_is_at_all(state: StepState, failure: str) -> None:
     running = state is StepState.RUNNING
-    assert hear(state, holds=True, drains=False, failure=failure) is (Hearing.NOW if running else Hearing.STALE)
-    assert hear(state, holds=False, drains=False, failure=failure) is Hearing.STALE
+    assert classify_report(state, holds=True, drains=False, failure=failure) is (
+        ReportDisposition.RECORD if running else ReportDisposition.STALE
+    )
+    assert classify_report(state, holds=False, drains=False, failure=failure) is ReportDisposition.STALE
 
 
 @pytest.mark.parametrize(
     ("state", "news", "stop"),
     [
-        (StepState.RUNNING, Hearing.NOW, Hearing.SUCCESSOR),
-        (StepState.PAUSED, Hearing.AT_RESUME, Hearing.LET_GO),
-        (StepState.CANCELLED, Hearing.LET_GO, Hearing.LET_GO),
+        (StepState.RUNNING, ReportDisposition.RECORD, ReportDisposition.DISPATCH_SUCCESSOR),
+        (StepState.PAUSED, ReportDisposition.DEFER, ReportDisposition.RELEASE),
+        (StepState.CANCELLED, ReportDisposition.RELEASE, ReportDisposition.RELEASE),
     ],
 )
 def test_an_attempt_that_was_told_to_stop_is_heard_until_it_is_replaced(
-    state: StepState, news: Hearing, stop: Hearing
+    state: StepState, news: ReportDisposition, stop: ReportDisposition
 ) -> None:
-    assert {hear(state, holds=False, drains=True, failure=failure) for failure in (None, *COUNTED)} == {news}
-    assert {hear(state, holds=False, drains=True, failure=failure) for failure in STOPPED} == {stop}
+    assert {classify_report(state, holds=False, drains=True, failure=failure) for failure in (None, *COUNTED)} == {news}
+    assert {classify_report(state, holds=False, drains=True, failure=failure) for failure in STOPPED} == {stop}
