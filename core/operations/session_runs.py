@@ -70,7 +70,7 @@ class SessionRuns:
             unit.finish()
             return result
 
-        return run_in_session(self._session, work, self._deliver)
+        return self._write(work)
 
     def _write(self, work: Callable[[Connection, Effects], T]) -> T:
         """Do something in one transaction that locks no run, or locks by itself."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from interlock.cli.dev.server_state import DataFolder, ServerState
 from interlock.cli.main import interlock
 from interlock.core.errors import RunNotFound
 from interlock.core.events import StateChange
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 RUN = "7d0c2f6e-0000-4000-8000-000000000001"
 OTHER_RUN = "7d0c2f6e-0000-4000-8000-000000000002"
 NOW = datetime.now(UTC)
+PLAN = """\
+name: order
+task_description: Deliver an order
+steps:
+  - key: pack
+    task: shop.pack
+"""
+MODULE = """\
+from interlock import Step, Workflow
+order = Workflow("order", "Deliver an order", [Step("pack", "shop.pack")])
+"""
+STATE = ServerState(1234, "shop:app", "sqlite:///dev.db", "redis://dev/0", "redis://dev/0", "2026-01-01T00:00:00+00:00")
 
 
 def change(seq: int, to_state: str, step: str | None = None, **fields: Any) -> StateChange:
@@ -65,6 +79,19 @@ def run_document(status: str, steps: list[dict[str, Any]] | None = None, **field
         "steps": steps,
         **fields,
     }
+
+
+def story(end: str = "completed") -> list[StateChange]:
+    """A run of one step that fails once."""
+    return [
+        change(1, "draft"),
+        change(2, "executing", from_state="planning"),
+        change(3, "running", "pack", attempt=1),
+        change(4, "failed", "pack", reason="ValueError: no box", attempt=1),
+        change(5, "running", "pack", attempt=2),
+        change(6, end, "pack", attempt=2),
+        change(7, end, from_state="executing"),
+    ]
 
 
 class FakeClient:
@@ -168,3 +195,37 @@ def cli() -> Callable[..., Result]:
         return CliRunner().invoke(interlock, list(words), prog_name="interlock", **options)
 
     return invoke
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def running(data_dir: Path) -> Iterator[DataFolder]:
+    """A data folder that is taken, with the addresses of STATE."""
+    folder = DataFolder(data_dir)
+    folder.acquire()
+    folder.publish(STATE)
+    yield folder
+    folder.release()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `clishop` in the working folder: workflows in one module, the app in another."""
+    folder = tmp_path / "clishop"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "workflows.py").write_text(MODULE, encoding="utf-8")
+    (folder / "application.py").write_text(
+        "from celery import Celery\nshop = Celery('clishop', set_as_current=False)\n", "utf-8"
+    )
+    (folder / "broken.py").write_text("raise RuntimeError('half installed')\n", encoding="utf-8")
+    (tmp_path / "order.yaml").write_text(PLAN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "clishop"]:
+        del sys.modules[name]

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from interlock.cli.command_group import SECTIONS
 from interlock.cli.main import interlock
-from interlock.cli.plugin import workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,45 +73,3 @@ def test_a_mistyped_command_is_answered_with_the_one_meant(cli: Callable[..., Re
 
 def test_the_version_is_that_of_the_distribution(cli: Callable[..., Result]) -> None:
     assert cli("--version").output.startswith("interlock, version ")
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_completion_prints_a_script_for_the_shell(cli: Callable[..., Result], shell: str) -> None:
-    output = cli("completion", shell).output
-    assert f"_INTERLOCK_COMPLETE={shell}_complete" in output
-
-
-def test_the_shell_is_offered_commands_and_options() -> None:
-    environment = {"_INTERLOCK_COMPLETE": "zsh_complete", "COMP_WORDS": "interlock pau", "COMP_CWORD": "1"}
-    result = CliRunner().invoke(interlock, prog_name="interlock", env=environment)
-    assert "pause" in result.output
-
-
-def test_celery_has_the_same_verbs_without_those_that_make_no_sense_there() -> None:
-    assert set(workflow.list_commands(click.Context(workflow))) == set(COMMANDS) - {"dev", "completion"}
-
-
-@pytest.mark.integration
-def test_importing_the_plugin_loads_no_command() -> None:
-    """Every `celery` start imports it."""
-    code = (
-        "import sys; import interlock; before = set(sys.modules); import interlock.cli.plugin;"
-        "print(sorted(name for name in set(sys.modules) - before if not name.startswith(('click', 'difflib', 'getpass'))))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.strip("[]\n").replace("'", "").split(", "))
-    assert not loaded & {
-        "rich",
-        "alembic",
-        "interlock.cli.commands.reading",
-        "interlock.cli.connection",
-        "interlock.migrations",
-    }
-
-
-@pytest.mark.integration
-def test_celery_shows_the_verbs_as_its_own() -> None:
-    command = [sys.executable, "-m", "celery", "-A", "interlock.worker", "workflow", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "celery workflow" in done.stdout
-    assert "pause" in done.stdout

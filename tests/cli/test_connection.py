@@ -2,91 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from celery import Celery
 
 from interlock.cli.connection import Target, find_record, find_target, open_client
-from interlock.cli.dev.server_state import DATABASE, DataFolder, ServerState, find_server
-from interlock.cli.failures import NoServer, ServerRunning
+from interlock.cli.dev.server_state import DATABASE, ServerState
+from interlock.cli.failures import NoServer
 from interlock.cli.options import Options
+from tests.cli.conftest import STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
-
-STATE = ServerState(1234, "shop:app", "sqlite:///dev.db", "redis://dev/0", "redis://dev/0", "2026-01-01T00:00:00+00:00")
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def running(data_dir: Path) -> Iterator[DataFolder]:
-    """A data folder that is taken, with the addresses of STATE."""
-    folder = DataFolder(data_dir)
-    folder.acquire()
-    folder.publish(STATE)
-    yield folder
-    folder.release()
 
 
 def _app(**configuration: str) -> Celery:
     app = Celery("shop", set_as_current=False)
     app.conf.update(configuration)
     return app
-
-
-# --- the data folder
-
-
-@pytest.mark.usefixtures("running")
-def test_a_running_server_is_found_by_its_folder(data_dir: Path) -> None:
-    assert find_server(data_dir) == STATE
-    assert (data_dir / "server.json").stat().st_mode & 0o077 == 0, "it holds passwords"
-
-
-@pytest.mark.usefixtures("running")
-def test_a_second_server_is_told_who_has_the_folder(data_dir: Path) -> None:
-    with pytest.raises(ServerRunning, match="1234") as caught:
-        DataFolder(data_dir).acquire()
-    assert caught.value.pid == 1234
-
-
-def test_a_folder_that_was_given_up_tells_of_no_server(data_dir: Path, running: DataFolder) -> None:
-    running.release()
-    running.release()
-    assert find_server(data_dir) is None
-    DataFolder(data_dir).acquire()
-
-
-@pytest.mark.integration
-def test_a_server_that_was_killed_is_not_believed(data_dir: Path) -> None:
-    """Its file is still there, its lock is not."""
-    code = (
-        "import os, sys; from pathlib import Path; from interlock.cli.dev.server_state import *;"
-        "folder = DataFolder(Path(sys.argv[1])); folder.acquire();"
-        "folder.publish(ServerState(os.getpid(), 'a', 'b', 'c', 'd', 'e')); os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(data_dir)], check=False)
-    assert done.returncode == -9
-    assert (data_dir / "server.json").exists()
-    assert find_server(data_dir) is None
-
-
-def test_a_folder_that_is_not_there_tells_of_no_server(tmp_path: Path) -> None:
-    assert find_server(tmp_path / "gone") is None
-
-
-# --- precedence
 
 
 @pytest.mark.usefixtures("running")
@@ -144,32 +81,6 @@ def test_a_stopped_server_leaves_its_record(data_dir: Path) -> None:
 def test_where_there_is_nothing_the_error_says_what_to_start(data_dir: Path) -> None:
     with pytest.raises(NoServer, match="interlock dev -A"):
         open_client(Options(data=str(data_dir)), None)
-
-
-# --- options
-
-
-def test_an_option_after_the_command_wins_over_one_before_and_over_the_environment() -> None:
-    options = Options(session="before").merged({"session": "after", "app": None})
-    assert options.session_id == "after"
-    os.environ["INTERLOCK_SESSION"] = "environment"
-    try:
-        assert options.with_environment().session_id == "after"
-        assert Options().with_environment().session_id == "environment"
-    finally:
-        del os.environ["INTERLOCK_SESSION"]
-
-
-def test_who_acts_is_the_login_at_this_host_unless_told() -> None:
-    assert Options(actor="ann").actor_name == "ann"
-    assert "@" in Options().actor_name
-
-
-@pytest.mark.usefixtures("client")
-def test_options_are_taken_before_and_after_the_command(cli: Callable[..., Result]) -> None:
-    before = cli("--json", "--database-url", "sqlite://", "list")
-    after = cli("list", "--json", "--database-url", "sqlite://")
-    assert before.stdout == after.stdout == "[]\n"
 
 
 @pytest.mark.usefixtures("client")

@@ -63,14 +63,3 @@ def test_a_second_decision_is_told_who_was_first(client: FakeClient, cli: Callab
     result = cli(*URL, "approve", RUN, "pack")
     assert result.exit_code == 1
     assert "already decided: rejected by ann" in result.stderr
-
-
-def test_explain_prints_a_summary_and_the_reasons(client: FakeClient, cli: Callable[..., Result]) -> None:
-    client.explanation = {
-        "run_id": RUN,
-        "status": "paused",
-        "summary": "It is paused.",
-        "reasons": [{"kind": "paused", "step": None, "text": "ann paused it: bad feed"}],
-    }
-    assert cli(*URL, "explain", RUN).stdout == "It is paused.\n  ann paused it: bad feed\n"
-    assert json.loads(cli(*URL, "explain", RUN, "--json").stdout) == client.explanation

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import FakeClient
 
+
 URL = ("--database-url", "sqlite://")
 
 
@@ -134,10 +135,18 @@ def test_result_is_json_also_for_people(client: FakeClient, cli: Callable[..., R
     assert client.calls == [("result", RUN, "total")]
 
 
-def test_in_a_pipe_nothing_is_cut_off_and_there_is_no_colour(client: FakeClient, cli: Callable[..., Result]) -> None:
-    error = "ValueError: " + "long " * 30 + "end"
-    client.run = run_document("failed", [step_document("k" * 150, "failed", error=error)])
-    output = cli(*URL, "status", RUN).stdout
-    assert "k" * 150 in output
-    assert error in output
-    assert "\x1b" not in output
+def test_a_run_of_nobody_is_refused(client: FakeClient, cli: Callable[..., Result]) -> None:  # noqa: ARG001 - knows RUN alone
+    result = cli(*URL, "status", "other")
+    assert result.exit_code == 1
+    assert "no workflow run 'other'" in result.stderr
+
+
+def test_explain_prints_a_summary_and_the_reasons(client: FakeClient, cli: Callable[..., Result]) -> None:
+    client.explanation = {
+        "run_id": RUN,
+        "status": "paused",
+        "summary": "It is paused.",
+        "reasons": [{"kind": "paused", "step": None, "text": "ann paused it: bad feed"}],
+    }
+    assert cli(*URL, "explain", RUN).stdout == "It is paused.\n  ann paused it: bad feed\n"
+    assert json.loads(cli(*URL, "explain", RUN, "--json").stdout) == client.explanation

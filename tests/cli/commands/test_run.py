@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.cli.applications import app_path_near, import_module, load_app
-from interlock.cli.failures import AppNotFound
 from tests.cli.conftest import RUN, change, run_document, step_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
@@ -19,36 +16,6 @@ if TYPE_CHECKING:
     from tests.cli.conftest import FakeClient
 
 URL = ("--database-url", "sqlite://")
-PLAN = """\
-name: order
-task_description: Deliver an order
-steps:
-  - key: pack
-    task: shop.pack
-"""
-MODULE = """\
-from interlock import Step, Workflow
-order = Workflow("order", "Deliver an order", [Step("pack", "shop.pack")])
-"""
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package `clishop` in the working folder: workflows in one module, the app in another."""
-    folder = tmp_path / "clishop"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "workflows.py").write_text(MODULE, encoding="utf-8")
-    (folder / "application.py").write_text(
-        "from celery import Celery\nshop = Celery('clishop', set_as_current=False)\n", "utf-8"
-    )
-    (folder / "broken.py").write_text("raise RuntimeError('half installed')\n", encoding="utf-8")
-    (tmp_path / "order.yaml").write_text(PLAN, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] == "clishop"]:
-        del sys.modules[name]
 
 
 def _ends(client: FakeClient, state: str, error: str | None = None) -> None:
@@ -141,31 +108,3 @@ def test_nothing_is_detached_from_a_server_that_would_stop_at_once(cli: Callable
     result = cli("run", "clishop.workflows:order", "--detach")
     assert result.exit_code == 2
     assert "interlock dev" in result.stderr
-
-
-# --- apps
-
-
-@pytest.mark.usefixtures("package")
-def test_the_app_of_a_workflow_is_found_in_its_package() -> None:
-    assert app_path_near(import_module("clishop.workflows")) == "clishop.application:shop"
-
-
-@pytest.mark.usefixtures("package")
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("clishop.gone", "no module named 'clishop.gone'"),
-        ("clishop.broken", "RuntimeError: half installed"),
-        ("clishop.workflows", "no Celery app there"),
-        ("clishop.workflows:order", "is a Workflow, not a Celery app"),
-    ],
-)
-def test_a_wrong_app_is_explained(name: str, said: str) -> None:
-    with pytest.raises(AppNotFound, match=said):
-        load_app(name)
-
-
-@pytest.mark.usefixtures("package")
-def test_an_app_is_found_by_module_alone() -> None:
-    assert load_app("clishop.application").main == "clishop"

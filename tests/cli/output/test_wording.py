@@ -1,10 +1,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from interlock.cli.output.wording import STYLES, ago, as_time, duration, elapsed_s, error_line, state_text
+from interlock.cli.output.wording import (
+    STYLES,
+    ago,
+    as_time,
+    duration,
+    elapsed_s,
+    error_line,
+    progress_words,
+    state_text,
+)
 from interlock.core.model.states import StepState, WorkflowState
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -71,3 +81,16 @@ def test_of_a_traceback_the_last_line_is_what_counts() -> None:
     assert error_line("Traceback (most recent call last):\n  …\nValueError: no box\n") == "ValueError: no box"
     assert error_line(None) == ""
     assert len(error_line("x" * 500)) == 200
+
+
+@pytest.mark.parametrize(
+    ("progress", "words"),
+    [
+        (None, ""),
+        ({"done": 12, "total": 100, "message": "labels"}, "12/100 labels"),
+        ({"done": 3.5, "total": None, "message": None}, "3.5"),
+        ({"done": None, "total": None, "message": "warming up"}, "warming up"),
+    ],
+)
+def test_progress_is_a_few_words(progress: dict[str, Any] | None, words: str) -> None:
+    assert progress_words(progress) == words

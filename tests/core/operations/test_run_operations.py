@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from interlock.core import (
+    TransitionNotAllowed,
+    WorkflowController,
+)
 from interlock.core.attempts.outcomes import Failure
+from interlock.core.errors import CommandRefused
+from tests.core.edges import WORKFLOW_STATES
 from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
@@ -189,3 +195,65 @@ def test_a_paused_run_can_be_cancelled(controller: WorkflowController, worker: W
     controller.cancel_workflow(run_id)
     assert rows.states(run_id) == {"held": "cancelled", "queued": "cancelled"}
     assert [interrupt.task_id for interrupt in worker.interrupts] == [worker.held["held"].task_id]
+
+
+def _in_state(state: str, controller: WorkflowController, worker: WorkerDouble) -> str:
+    """A run that got into `state` by the verbs."""
+    if state == "draft":
+        return controller.create_workflow("x", plan=steps("a")).id
+    if state == "planning":
+        run_id = controller.create_unplanned("x")
+        controller.set_plan(run_id, steps("a"))
+        return run_id
+    plan = steps("a") if state != "waiting_approval" else [{"key": "a", "approval": True}]
+    run_id = controller.enqueue_workflow(plan, task_description="x")
+    if state == "paused":
+        controller.pause_workflow(run_id)
+    elif state == "completed":
+        worker.run("a")
+    elif state == "failed":
+        worker.run_failing("a")
+    elif state == "cancelled":
+        controller.cancel_workflow(run_id)
+    return run_id
+
+
+@pytest.mark.parametrize("state", WORKFLOW_STATES)
+def test_every_can_agrees_with_what_the_call_does(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+    state: str,
+) -> None:
+    """True exactly where the call succeeds; where False it raises, except cancelling again, a no-op."""
+    expected = {
+        "pause": state == "executing",
+        "resume": state == "paused",
+        "cancel": state not in ("completed", "failed", "cancelled"),
+    }
+    target = {"pause": "paused", "resume": "executing", "cancel": "cancelled"}
+    for verb, possible in expected.items():
+        run_id = _in_state(state, controller, worker)
+        assert rows.run(run_id).status == state
+        assert getattr(controller, f"can_{verb}")(run_id) is possible
+        before = rows.history(run_id)
+        if possible:
+            getattr(controller, f"{verb}_workflow")(run_id, "because", "me")
+            moved = next(row for row in rows.history(run_id)[len(before) :] if row.step_key is None)
+            assert (moved.to_state, moved.transition_reason, moved.transitioned_by) == (target[verb], "because", "me")
+            continue
+        if (verb, state) == ("cancel", "cancelled"):
+            controller.cancel_workflow(run_id)
+        else:
+            with pytest.raises(TransitionNotAllowed) as caught:
+                getattr(controller, f"{verb}_workflow")(run_id)
+            assert (caught.value.from_state, caught.value.to_state) == (state, target[verb])
+        assert rows.history(run_id) == before
+
+
+def test_an_unknown_pause_mode_is_refused(controller: WorkflowController, rows: Rows) -> None:
+    run_id = controller.enqueue_workflow(steps("a"), task_description="x")
+    with pytest.raises(CommandRefused, match="'gently' is not one of interrupt, drain, terminate") as caught:
+        controller.pause_workflow(run_id, mode="gently")
+    assert caught.value.code == "invalid"
+    assert rows.run(run_id).status == "executing"
