@@ -1,7 +1,7 @@
 """The table of verbs. Each is declared here once: its arguments, what carries it out, and where people find it.
 
 To add a verb: an operation (a method of `WorkflowController`) or a query in core, an entry here, a method of the client, and a
-command of the command line. Handler, admission and docs/verbs.md follow the table; tests/signals/control/test_verbs.py compares the four.
+command of the command line. Handler, admission and docs/verbs.md follow the table, and the table's test compares the four.
 """
 
 from __future__ import annotations
