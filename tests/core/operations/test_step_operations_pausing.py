@@ -77,7 +77,10 @@ def test_what_a_paused_step_comes_to_counts_when_it_is_resumed(
     run_id = _enqueue(controller, step("a", on_failure="continue"), step("z", "a", trigger="all_settled"))
     worker.claim("a")
     controller.pause_step(run_id, "a")
-    assert (worker.complete("a", 9) if outcome == "completed" else worker.fail("a")) in (Report.DEFERRED, Report.RECORDED)
+    assert (worker.complete("a", 9) if outcome == "completed" else worker.fail("a")) in (
+        Report.DEFERRED,
+        Report.RECORDED,
+    )
     assert rows.states(run_id) == {"a": "paused", "z": "pending"}
     controller.resume_step(run_id, "a")
     assert rows.states(run_id)["a"] == outcome
