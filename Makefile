@@ -37,6 +37,7 @@ servers-stop: $(VENV)/.installed-dev ## Stop the PostgreSQL server that tests le
 test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
 
+faults: export HYPOTHESIS_PROFILE ?= searching
 faults: $(VENV)/.installed-fuzz ## Run the fault suite: crashes, lost answers and outages on real servers, deep searches
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/faults.jsonl
 	@$(KEEP)/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile -m faults

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 _DATABASE_KINDS = ("sqlite", "postgresql")
 _BROKER_DATABASE_OFFSET = 1
 
-# How long an example takes says something about the machine's load, nothing about the property.
-hypothesis.settings.register_profile("interlock", deadline=None)
-hypothesis.settings.load_profile("interlock")
+# How long an example takes says something about the machine's load, nothing about the property. What judges a change draws the
+# same examples for the same code; what searches (`make faults`) draws others each time.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("searching", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
