@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,6 +12,8 @@ from .command_group import CommandGroup
 from .options import remember, shared_options
 
 __all__ = ["interlock", "main"]
+
+_MANY: Final = 50_000  # new objects between two collections: imports make many, and no garbage
 
 
 @click.group(
@@ -35,7 +38,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a glyph, and goes on
-    interlock(prog_name="interlock")
+    gc.set_threshold(_MANY)
+    try:
+        interlock(prog_name="interlock")
+    finally:
+        gc.freeze()  # the process ends: looking for circles among all that was imported would take a quarter of a second
 
 
 if __name__ == "__main__":

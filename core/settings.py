@@ -33,7 +33,7 @@ _ENVIRONMENT_PREFIX = "INTERLOCK_"
 class Settings(BaseModel):
     """Names, addresses, limits and times. Times are in seconds, sizes in bytes of JSON text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: str | None = None
     """SQLAlchemy URL of the database; needed by workers, optional for clients."""

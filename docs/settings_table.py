@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from interlock.core.plan.schema import field_docstrings
 from interlock.core.settings import Settings
 
 __all__ = ["render"]
@@ -18,10 +19,10 @@ _UNITS: Final = {"_s": " s", "_bytes": " bytes"}
 
 def render() -> str:
     """The table as Markdown: each setting, its default, and what it means."""
-    read = _names_that_are_read()
+    read, meanings = _names_that_are_read(), field_docstrings(Settings)
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join(meanings[name].split())
         note = "" if name in read else " *Not in force yet.*"
         lines.append(f"| `{name}` | {_default(name, field.get_default(call_default_factory=True))} | {meaning}{note} |")
     return "\n".join([*lines, ""])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import yaml
 
 from interlock.core.plan import Fault, PlanSpec
+from interlock.core.plan.schema import DescribedSchema
 from interlock.core.yaml_documents import FastLoader, NotYaml, read_document
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def dump_yaml(document: Mapping[str, Json]) -> str:
 
 def json_schema() -> dict[str, Json]:
     """JSON Schema (2020-12) of a workflow file, for editors and other tools."""
-    schema = PlanSpec.model_json_schema()
+    schema = PlanSpec.model_json_schema(schema_generator=DescribedSchema)
     step = schema["$defs"]["StepSpec"]["properties"]
     step["timeout"] = {
         **step["timeout_s"],

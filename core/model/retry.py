@@ -60,7 +60,6 @@ class RetryPolicy(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     max_attempts: _Count = 1
