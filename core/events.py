@@ -1,4 +1,4 @@
-"""What happened: the record handed out after a commit, and the emitter that in-process listeners use.
+"""What a transaction has caused, as records for after its commit, and the emitter that in-process listeners use.
 
 Nothing here knows Redis or Celery: `signals` turns these records into messages.
 """
@@ -114,7 +114,7 @@ class Interrupt:
 
 @dataclass(slots=True)
 class Effects:
-    """What one transaction caused and what is to happen once it is committed; all of it may be lost without harm."""
+    """What is to be sent once a transaction is committed. If that is lost, the sweeper and `watch` make it good."""
 
     changes: list[StateChange] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Checks what is to be stored as JSON, at every door, so that nothing behind it has to doubt.
+"""Checks and copies documents that are to be stored as JSON, wherever they come in.
 
 A document goes to the database (PostgreSQL's jsonb refuses NUL and lone surrogates), to the broker, and to readers in other
 languages (which know no NaN).
@@ -76,7 +76,7 @@ def checked_json(field: str, value: object, limit: int | None = None, *, max_dep
 
 
 def dotted_path(path: JsonPath) -> str:
-    """Where in a document that its author wrote something is, as `steps[3].after`."""
+    """A path in the words of a document's author: `steps[3].after`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -87,7 +87,7 @@ def dotted_path(path: JsonPath) -> str:
 
 
 def shown_path(path: JsonPath) -> str:
-    """Where in somebody's data something is, as `['rows'][3]`; a key that is no name may be data, and is not shown."""
+    """A path in somebody's data: `['rows'][3]`. A key that is no identifier may itself be data, and is shown as `[…]`."""
     return "".join(f"[{part!r}]" if isinstance(part, int) or part.isidentifier() else "[…]" for part in path)
 
 

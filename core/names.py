@@ -1,4 +1,4 @@
-"""What may be an id, a key or a session, and what may be a text for people: checked at every door.
+"""Checks ids, keys and sessions, and texts for people, wherever they come in.
 
 Names end up in Redis channels, broker headers and shell commands, so the alphabet is narrow on purpose.
 """

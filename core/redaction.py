@@ -1,7 +1,7 @@
-"""What of an address or a message may be shown: never a user's password, wherever in it that stands.
+"""Removes passwords and tokens from URLs and messages before they are shown.
 
-Everything of ours that prints a URL or somebody else's error text asks here: logs, errors, reprs, the command line. A URL that
-cannot be told apart safely is shown as its scheme alone; it is better to say too little.
+Whatever prints a URL or a foreign error text uses it: logs, errors, reprs, the command line. A URL that cannot be parsed safely is
+shown as its scheme alone.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, NO_DRAIN, f
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
 from interlock.core.model.readiness import ReportDisposition, classify_report
-from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.states import StepState
 from interlock.core.orchestration.flow import Flow
 from interlock.core.orchestration.new_attempts import dispatch
 
@@ -89,7 +89,7 @@ class Attempts:
 
     def _claim(self, connection: Connection, effects: Effects, ref: AttemptRef, worker: str) -> Claim:
         unit = self._lock(connection, effects, ref)
-        if unit.run.status is not WorkflowState.EXECUTING:
+        if not unit.run.is_executing:
             return Claim(granted=False, reason=f"the workflow is {unit.run.status}")
         claim = take(unit, self._settings, ref, Cause(worker, "claimed"))
         if claim.granted:
@@ -148,12 +148,7 @@ class Attempts:
         def work(connection: Connection, effects: Effects) -> Report:
             unit = self._lock(connection, effects, ref)
             row = read_attempt(connection, ref.step_id)
-            if (
-                unit.run.status is not WorkflowState.EXECUTING
-                or row is None
-                or row.task_id != ref.task_id
-                or row.claim_token is not None
-            ):
+            if not unit.run.is_executing or row is None or row.task_id != ref.task_id or row.claim_token is not None:
                 return _stale(ref, row, StepState.FAILED)
             if row.status == StepState.PENDING.value:
                 Flow(unit, self._settings).fail_unstarted(row.id, message)
@@ -185,7 +180,7 @@ class Attempts:
             if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
                 return _stale(ref, row, StepState.CANCELLED)
             if expired:
-                if unit.run.status is not WorkflowState.EXECUTING:
+                if not unit.run.is_executing:
                     return _stale(ref, row, StepState.FAILED)  # paused: it is sent again with the resume
                 cause = Cause(ENGINE, "its message expired before a worker took it")
                 unit.move_steps(

@@ -11,7 +11,7 @@ from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.machine.attempt_columns import ENDED, RELEASED
 from interlock.core.machine.cause import Cause
-from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.states import StepState
 from interlock.core.orchestration import run_end
 from interlock.core.orchestration.flow import Flow
 from interlock.core.plan import OnExternalRevoke
@@ -47,7 +47,7 @@ def apply_external_revoke(
         ended: The body has ended, so nothing is left to drain; after the soft signal it may still clean up.
     """
     policy = _policy(unit, row)
-    if policy is OnExternalRevoke.REDISPATCH and unit.run.status is not WorkflowState.EXECUTING:
+    if policy is OnExternalRevoke.REDISPATCH and not unit.run.is_executing:
         return  # nothing starts now; what the resume sends is discarded for its burnt id, and comes back here
     cause = Cause(REVOKER, f"revoked outside of Interlock ({policy})")
     here = _steps.c.id == row.id

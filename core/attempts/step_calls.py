@@ -14,7 +14,7 @@ from interlock.core.database.tables import ApprovalRequest, WorkflowStep, table_
 from interlock.core.machine.attempt_columns import ENDED
 from interlock.core.machine.cause import Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
-from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.states import StepState
 from interlock.core.orchestration import approvals, run_end
 from interlock.core.orchestration.flow import Flow
 
@@ -89,7 +89,7 @@ class Bodies:
                     _steps.c.claim_token == ref.token,
                 ),
             ).one_or_none()
-            if held is None or unit.run.status is not WorkflowState.EXECUTING:
+            if held is None or not unit.run.is_executing:
                 return False
             cause = Cause(held.claimed_by, spec.get("prompt") or "asks for an approval", {"task_id": ref.task_id})
             approvals.ask(unit, [ref.step_id], cause, spec, **ENDED)

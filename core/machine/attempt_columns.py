@@ -1,4 +1,4 @@
-"""The columns of a step that describe its attempt: how it is identified, released and ended, and what its message is made of."""
+"""The columns of a step that describe its attempt: its id, its claim, its end, and what its message is made of."""
 
 from __future__ import annotations
 

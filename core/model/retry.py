@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again, and after how long.
+"""Decides whether a failed attempt is tried again, and after how long.
 
 Pure: it knows no clock, no database and no Celery. Things are told apart by their causes:
 

@@ -1,7 +1,6 @@
 """The states a workflow and a step can be in.
 
-Both enums mix in `str`, so a member equals the lower-case string that the database stores. Which state may follow which
-is in `transitions`; nothing here decides anything.
+A member equals the lower-case string that the database stores. Which state may follow which is in `transitions`.
 """
 
 from __future__ import annotations

@@ -206,16 +206,16 @@ def _resume(unit: UnitOfWork, settings: Settings, cause: Cause) -> None:
         )
     redispatch_pending(unit, settings)
     for row in late:
-        if unit.run.status is not WorkflowState.EXECUTING:
+        if not unit.run.is_executing:
             break  # a failure that came while paused has ended the run, and cancelled the rest
         if row.status == StepState.FAILED.value:
             apply_intent(unit, settings, row)
         else:
             apply_late(unit, settings, row, cause)
-    if unit.run.status is WorkflowState.EXECUTING:
+    if unit.run.is_executing:
         flow.apply_stored_decisions()
     unit.resuming = False
-    if unit.run.status is WorkflowState.EXECUTING:
+    if unit.run.is_executing:
         flow.reconcile()  # a failure that paused the run has not been counted by those that wait for the step
 
 

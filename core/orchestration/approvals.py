@@ -1,4 +1,4 @@
-"""Requests for approval: asked for, and found again. `decisions` decides them, `Flow` applies decisions.
+"""Stores and finds requests for approval. `decisions` decides them, `Flow` applies decisions.
 
 A decision is stored under the run's lock together with what it moves. One that is made while the run is paused takes effect at
 resume; one that lets a task begin while a limit leaves it no slot, when a slot is free. Closing, when a run ends, is no decision.

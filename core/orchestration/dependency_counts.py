@@ -1,7 +1,7 @@
-"""How many of a step's dependencies are open, unmet or failed: the three columns that `advance` decides by.
+"""Maintains the counters of a step's dependencies (open, unmet, failed), by which `readiness` decides.
 
-Counting down is what a settled step does to its dependents; recounting finds the truth from the plan, where something
-settled while nobody counted (a paused run, a step moved by hand).
+A step that settles is counted down in its dependents. Where steps settled while nobody counted (a paused run, a step moved by
+hand), the counters are computed afresh from the plan.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 _upstream = _steps.alias("upstream")
 
-# Pending steps count what they wait for, and mapped ones (running without an attempt) their items and nothing else: one that
-# began by `any_failed` may have predecessors that are still to settle, and must not take them for items.
-# The steps are known by their ids. Asked for plainly, the state would have PostgreSQL read every pending step there is, wherever a
-# plan was made before it knew that there are many; no index answers coalesce().
+# Pending steps count their predecessors; mapped ones (running without an attempt) count their items and nothing else, because one
+# that began by `any_failed` may have predecessors that are still to settle.
+# coalesce(), because the steps are known by their ids: by an index on the state, PostgreSQL would read every pending step there is
+# wherever it has kept a plan from when there were few.
 _status = func.coalesce(_steps.c.status, "")
 _PENDING = _status == StepState.PENDING.value
 _COUNTING = or_(_PENDING, and_(_status == StepState.RUNNING.value, _steps.c.task_id.is_(None)))
@@ -85,7 +85,7 @@ _COUNT_DOWN = (
 
 
 def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[Any]]:
-    """Count steps that have just settled, in the counters of those that wait for them.
+    """Count steps that have just settled down in their dependents.
 
     Args:
         connection: A transaction that holds the run's lock.
@@ -103,7 +103,7 @@ def count_open(connection: Connection, run_id: str) -> int:
 
 
 def recount(connection: Connection, run_id: str) -> None:
-    """Count the dependencies of the run's pending steps, and the items of its mapped ones, afresh in one statement."""
+    """Compute the counters of the run's pending and mapped steps afresh, in one statement."""
     truth = (
         select(
             _dependencies.c.step_id,

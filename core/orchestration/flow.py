@@ -63,7 +63,7 @@ _COMPLETE = StepTransition(
 
 
 class Flow:
-    """Consequences within one unit of work."""
+    """Applies consequences within one unit of work."""
 
     def __init__(self, unit: UnitOfWork, settings: Settings) -> None:
         self._unit = unit
@@ -94,7 +94,7 @@ class Flow:
         run_end.finish(self._unit)
 
     def restart(self, row: Row[*tuple[Any, ...]]) -> None:
-        """Begin a running step once more that failed before its approval was asked for, or over its list."""
+        """Begin a running step again that had failed before it asked for its approval, or while its list was evaluated."""
         asks = (row.spec or {}).get("approval") is not None
         if asks and not self._unit.connection.scalar(select(exists().where(_requests.c.step_id == row.id))):
             self._starter.ask([row.id])
@@ -102,7 +102,7 @@ class Flow:
             self.resume_running(row)
 
     def resume_running(self, row: Row[*tuple[Any, ...]]) -> None:
-        """Do what a running step has yet to do, once it is approved."""
+        """Start the work of a step that was approved: its attempt, or its items."""
         if (row.spec or {}).get("map") is None:
             begin_attempts(self._unit, self._settings, _steps.c.id == row.id)
             return

@@ -1,7 +1,7 @@
-"""A step over a list that is known only at run time: its children, and how their results are joined.
+"""Expands a step over a list that is known only at run time into children, and joins their results.
 
-The mapped step itself runs no task: it is running while its children are not settled, and completes with the list of their
-results, in the items' order, with None for a child that did not complete.
+The mapped step itself runs no task. It is running while its children are not settled, and completes with the list of their results
+in the items' order, None for a child that did not complete.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["expand", "items_of", "join", "joinable"]
 _steps = table_of_model(WorkflowStep)
 _dependencies = table_of_model(StepDependency)
 
-# What the children do not inherit: it was the mapped step's own business.
+# What the children do not inherit.
 _PARENTS_OWN = ("map", "when", "approval", "trigger", NEXT_KINDS)
 
 
 def items_of(unit: UnitOfWork, settings: Settings, row: Row[*tuple[Any, ...]]) -> list[Any]:
-    """The list that a mapped step is done over.
+    """Evaluate the list of a mapped step.
 
     Raises:
         ExpressionError: `map.over` cannot be evaluated, gives no list, or gives too many items.
@@ -100,7 +100,7 @@ def expand(unit: UnitOfWork, row: Row[*tuple[Any, ...]], items: list[Any], cause
 
 
 def joinable(unit: UnitOfWork) -> Sequence[str]:
-    """Ids of mapped steps that run though all their children are settled: the last one did so while nobody counted."""
+    """Ids of running mapped steps whose children are all settled, the last one while nobody counted."""
     query = select(_steps.c.id).where(
         _steps.c.run_id == unit.run.id,
         _steps.c.status == StepState.RUNNING.value,

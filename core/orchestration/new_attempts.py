@@ -1,4 +1,4 @@
-"""The columns of a step's attempt: begun, let go of, cleared; and what is published for it after the commit."""
+"""Gives steps new attempts, and has their messages sent after the commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step's expressions see: input, results and states, read only as far as the expressions refer to them."""
+"""Reads what a step's expressions refer to: input, results and states, and no more of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a JMESPath expression without evaluating it: is it sound, and which steps does it need.
+"""Parses JMESPath expressions without evaluating them: is one sound, and which steps does it read.
 
 Sound means more here than for the library: an unknown function, a wrong number of arguments or a
 name that no expression sees is found now, not in the middle of a run.

@@ -1,4 +1,4 @@
-"""Expressions over a workflow's input and results: the one place where data turns into other data.
+"""Evaluates JMESPath expressions over a workflow's input, results and states.
 
 An argument that is the object `{"$expr": "<JMESPath>"}` is replaced by what the expression finds.
 Nothing else is ever interpreted: plain strings stay as they are, and what an expression finds is

@@ -1,4 +1,4 @@
-"""Faults of a plan: where, and what is wrong, in words for whoever wrote it."""
+"""Describes what is wrong with a plan or a configuration file, with its place, for whoever wrote it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], path: JsonPath = ()) -> tuple[Fault, ...]:
-    """A pydantic error in our words.
+    """Describe a pydantic error for whoever wrote the document.
 
     Args:
         error: What validation raised.

@@ -1,4 +1,4 @@
-"""Types of the models' fields: what each accepts, and how it says what it does not."""
+"""The types of the models' fields, with their checks and messages."""
 
 from __future__ import annotations
 

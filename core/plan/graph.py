@@ -1,4 +1,4 @@
-"""The steps' dependencies as a graph: cycles, levels, ancestors. Pure, linear, without recursion.
+"""Finds cycles, levels and ancestors in the graph of dependencies: in linear time, without recursion.
 
 A graph here is a mapping from each key to the keys that it waits for. Keys that are waited for but
 are not in the mapping are ignored: reporting them is validation's business.
@@ -64,7 +64,7 @@ def topological_levels(plan: PlanSpec | Graph) -> list[list[str]]:
 
 
 def dependents(plan: PlanSpec | Graph) -> dict[str, list[str]]:
-    """The graph turned round: for each key the keys that wait for it, in the plan's order."""
+    """The inverted graph: for each key the keys that wait for it, in the plan's order."""
     graph = _graph(plan)
     turned: dict[str, list[str]] = {key: [] for key in graph}
     for key, names in graph.items():

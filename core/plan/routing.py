@@ -1,4 +1,4 @@
-"""Which of `apply_async`'s options a step may carry, and why the others are refused.
+"""Checks the `apply_async` options of a step: which it may have, and why others are refused.
 
 A step's message is sent by Interlock, from what the database says, perhaps days later and perhaps
 again. What only describes the message or its route can be stored; what would let Celery decide when

@@ -1,4 +1,4 @@
-"""Which steps a process may go on to without a message: what a plan says of it, and how kinds of steps are named."""
+"""Decides from a plan which steps may be run through, and names kinds of steps."""
 
 from __future__ import annotations
 

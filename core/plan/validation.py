@@ -1,4 +1,4 @@
-"""Whether a plan can be run, with everything that is wrong with it at once.
+"""Validates a plan as a whole, and reports every fault at once.
 
 Linear in the size of the plan: 10,000 steps with 20,000 edges take well under a second or two.
 """

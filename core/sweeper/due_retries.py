@@ -10,7 +10,7 @@ from interlock.core.attempts.outcomes import retry_now
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock
 from interlock.core.machine.cause import ENGINE, Cause
-from interlock.core.model.states import StepState, WorkflowState
+from interlock.core.model.states import StepState
 from interlock.core.orchestration.parallel_limits import ParallelSlots
 
 from .run_kind import EXECUTING, NOTHING, Due, RunKind, SweepResult, without
@@ -54,7 +54,7 @@ class DueRetries(RunKind):
 
     def act(self, unit: UnitOfWork, due: Due) -> SweepResult:
         """Start as many as the limits on parallel work admit."""
-        if unit.run.status is not WorkflowState.EXECUTING:
+        if not unit.run.is_executing:
             return NOTHING
         rows = unit.connection.execute(
             select(_steps.c.id, _steps.c.parent_id, _steps.c.spec)

@@ -74,6 +74,6 @@ class DueRuns(RunKind):
             return SweepResult(runs_started=1)
         cause = Cause(ENGINE, "the workflow's deadline has passed")
         # Only an executing run may fail; one that waits for a person has no other edge than cancelled.
-        target = WorkflowState.FAILED if unit.run.status is WorkflowState.EXECUTING else WorkflowState.CANCELLED
+        target = WorkflowState.FAILED if unit.run.is_executing else WorkflowState.CANCELLED
         run_end.end(unit, target, cause, error=cause.reason)
         return SweepResult(runs_overdue=1)

@@ -49,7 +49,7 @@ class StalledRuns(RunKind):
 
     def act(self, unit: UnitOfWork, due: Due) -> SweepResult:
         """Evaluate it, unless something moves by now."""
-        if unit.run.status is not WorkflowState.EXECUTING:
+        if not unit.run.is_executing:
             return NOTHING
         moving = select(func.count()).where(_steps.c.run_id == due.run_id, _steps.c.due_at.is_not(None))
         if unit.connection.scalar(moving):
