@@ -1,21 +1,20 @@
-"""`verify` sees every run, one or all, whatever the size of its batches; older rows are counted and not failed.
-
-That it finds what must not be is shown on copies of a real database: tests/worker/test_verify_copies.py.
-"""
+"""`verify` as a whole: sound databases are clean, older rows are counted and not failed, one run can be checked alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 
-from interlock.core.database.tables import StateHistory, WorkflowRun
 from interlock.core.errors import RunNotFound
-from interlock.core.verify import Finding, Verification, reading, verify
-from tests.core.rows import steps
+from interlock.core.verify import Finding, Verification, verify
+from tests.core.verify.corruptions import OF_THE_WHOLE
+from tests.core.verify.workload import RUNS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from interlock.core import Database, WorkflowController
     from tests.core.worker_double import WorkerDouble
 
@@ -119,82 +118,14 @@ def test_a_run_that_does_not_exist_is_not_clean_but_not_found(database: Database
         _findings(database, run_id)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 500])
-def test_every_run_is_seen_once_however_the_batches_fall(
-    unchecked_database: Database, controller: WorkflowController, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setattr(reading, "_BATCH_RUNS", size)
-    ids = [controller.enqueue_workflow(steps("a", "b"), task_description="x") for _ in range(6)]
-    _change(unchecked_database, "UPDATE workflow_runs SET open_steps = 99")
-    findings, verification = _findings(unchecked_database)
-    assert [finding.run_id for finding in findings] == sorted(ids)
-    assert (verification.runs, verification.steps, verification.rows) == (6, 12, 30)
+def test_what_the_engine_leaves_is_clean(copy: Database) -> None:
+    findings, verification = _findings(copy)
+    assert findings == []
+    assert verification.clean
+    assert (verification.runs, verification.without_history) == (RUNS, 0)
 
 
-def test_a_batch_ends_after_a_run_with_a_long_history(
-    unchecked_database: Database, controller: WorkflowController, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A snapshot is not kept for 500 runs of 10,000 steps."""
-    monkeypatch.setattr(reading, "_BATCH_ROWS", 6)
-    for _ in range(4):
-        controller.enqueue_workflow(steps("a", "b"), task_description="x")
-    sizes, after = [], None
-    while True:
-        with reading.next_runs(unchecked_database, after) as batch:
-            sizes.append(len(batch.runs))
-        if batch.upto is None:
-            break
-        after = batch.upto
-    assert sizes == [2, 2, 0]
-
-
-@pytest.mark.parametrize("size", [1, 500])
-def test_rows_of_runs_that_are_gone_are_found_before_between_and_behind_the_others(
-    unchecked_database: Database, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setattr(reading, "_BATCH_RUNS", size)
-    ids = [f"{digit}0000000-0000-4000-8000-000000000000" for digit in "123456789"]
-    row = {"entity_type": "workflow_run", "session_id": "s", "to_state": "draft", "transitioned_by": "x"}
-    with unchecked_database.engine.begin() as connection:
-        connection.execute(insert(WorkflowRun), [{"id": id_, "status": "draft"} for id_ in ids[1::2]])
-        history = [{"entity_id": id_, "workflow_id": id_, "seq": seq, **row} for id_ in ids[::2] for seq in (1, 2)]
-        connection.execute(insert(StateHistory), history)
-    findings, verification = _findings(unchecked_database)
-    assert [(finding.kind, finding.run_id) for finding in findings] == [("orphan", id_) for id_ in ids[::2]]
-    assert findings[0].text == "2 rows of state_history of a run that does not exist"
-    assert (verification.runs, verification.rows) == (4, 0)
-
-
-def test_no_transaction_is_open_while_somebody_reads_what_was_found(
-    unchecked_database: Database, controller: WorkflowController, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However long it takes: `interlock verify | less` keeps nobody from vacuuming, and is not cut off for standing still."""
-    monkeypatch.setattr(reading, "_BATCH_RUNS", 1)
-    for _ in range(3):
-        controller.enqueue_workflow(steps("a"), task_description="x")
-    _change(unchecked_database, "UPDATE workflow_runs SET open_steps = 99")
-    found = 0
-    for _ in verify(unchecked_database, Verification()):
-        assert unchecked_database.engine.pool.checkedout() == 0
-        found += 1
-    assert found == 3
-
-
-def test_a_kind_that_is_not_documented_cannot_be_found() -> None:
-    with pytest.raises(ValueError, match="surprise"):
-        Finding("surprise", "run", "workflow", "text")
-
-
-def test_a_snapshot_does_not_move_and_cannot_be_written_through(
-    database: Database, controller: WorkflowController
-) -> None:
-    count = text("SELECT count(*) FROM workflow_runs")
-    with database.snapshot() as connection:
-        assert connection.scalar(count) == 0
-        controller.create_workflow("x")
-        assert connection.scalar(count) == 0
-    with database.reading() as connection:
-        assert connection.scalar(count) == 1
-        if database.dialect == "postgresql":
-            assert connection.scalar(text("SHOW transaction_isolation")) == "read committed"
-            assert connection.scalar(text("SHOW transaction_read_only")) == "off"
+@pytest.mark.parametrize("name", OF_THE_WHOLE)
+def test_what_only_the_whole_database_shows_is_found(kinds_found: Callable[[list[str]], set[str]], name: str) -> None:
+    statements, kind = OF_THE_WHOLE[name]
+    assert kind in kinds_found(statements)

@@ -1,14 +1,14 @@
 """What can be done to a database behind Interlock's back, and the kind of finding that it must lead to.
 
-Written for the workload of `test_verify_copies.py`; each is a list of statements in SQL that SQLite and PostgreSQL both
-understand, and is carried out after the triggers that would refuse it have been dropped.
+Written for the runs of `workload.py`, and sorted by the module that finds it; each is a list of statements in SQL that SQLite
+and PostgreSQL both understand, and is carried out after the triggers that would refuse it have been dropped.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
-__all__ = ["CORRUPTIONS"]
+Corruptions: TypeAlias = dict[str, tuple[list[str], str]]
 
 
 def _run(name: str) -> str:
@@ -36,8 +36,7 @@ _COPIED = "entity_type, entity_id, session_id, workflow_id, from_state, to_state
 _LAST = f"seq = (SELECT max(seq) FROM state_history WHERE workflow_id = {_run('completed')})"
 _ASKED = f"step_id = {_step('waiting', 'gate')}"
 
-CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
-    # the history by itself
+OF_HISTORY: Final[Corruptions] = {
     "a history row deleted": (
         [f"DELETE FROM state_history WHERE seq = 5 AND workflow_id = {_run('completed')}"],
         "seq_gap",
@@ -75,7 +74,6 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
         [f"DELETE FROM workflow_steps WHERE id = {_step('completed', 'last')}"],
         "unknown_entity",
     ),
-    "history of a run that is not there": ([f"DELETE FROM workflow_runs WHERE id = {_run('failed')}"], "orphan"),
     "a move after the end": (
         [
             (
@@ -94,28 +92,56 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
         [_set_history("completed", "attempt = 7", "step_key = 'flaky' AND to_state = 'failed'")],
         "attempt_goes_back",
     ),
-    "an attempt forgotten": ([_set_step("completed", "flaky", "attempt = 1")], "attempt_goes_back"),
-    # the history against what is there
-    "a step's status changed behind the history": ([_set_step("held", "h", "status = 'failed'")], "status_mismatch"),
-    "a run's status changed behind the history": ([_set_run("failed", "status = 'completed'")], "status_mismatch"),
-    "a status that does not exist": ([_set_step("held", "h", "status = 'done'")], "unknown_state"),
-    # sessions
-    "a step of another session": ([_set_step("held", "h", "session_id = 'other'")], "foreign_session"),
     "a history row of another session": (
         [_set_history("completed", "session_id = 'other'", "seq = 3")],
         "foreign_session",
     ),
-    "a request of another session": (
-        [f"UPDATE approval_requests SET session_id = 'other' WHERE {_ASKED}"],
-        "foreign_session",
-    ),
+}
+"""What `replay` finds."""
+
+OF_ENTITIES: Final[Corruptions] = {
+    "an attempt forgotten": ([_set_step("completed", "flaky", "attempt = 1")], "attempt_goes_back"),
+    "a step's status changed behind the history": ([_set_step("held", "h", "status = 'failed'")], "status_mismatch"),
+    "a run's status changed behind the history": ([_set_run("failed", "status = 'completed'")], "status_mismatch"),
+    "a status that does not exist": ([_set_step("held", "h", "status = 'done'")], "unknown_state"),
+    "a step of another session": ([_set_step("held", "h", "session_id = 'other'")], "foreign_session"),
     "a run that continues one of another session": ([_set_run("failed", "session_id = 'other'")], "foreign_fork"),
-    "a command of another session": (["UPDATE control_commands SET session_id = 'other'"], "foreign_command"),
-    "two runs with one idempotency key": (
-        ["DROP INDEX uq_workflow_runs_idempotency_key", _set_run("failed", "idempotency_key = 'once'")],
-        "duplicate_key",
+    "an item of a step of another run": (
+        [_set_step("held", "beside", f"parent_id = {_step('completed', 'a')}")],
+        "foreign_dependency",
     ),
-    # the plan
+    "a workflow ended over an open step": ([_set_run("held", "status = 'completed'")], "unsettled"),
+    "a workflow completed over a failure": ([_set_step("completed", "a", "status = 'failed'")], "uncounted_failure"),
+    "a run's end without a time": ([_set_run("completed", "completed_at = NULL")], "end_time"),
+    "a step's end without a time": ([_set_step("completed", "a", "completed_at = NULL")], "end_time"),
+    "a result lost": ([_set_step("completed", "a", "result = NULL")], "result_missing"),
+    "a result of a cancelled step": ([_set_step("cancelled", "a", "result = '1'")], "stray_result"),
+    "a result of another attempt": ([_set_step("completed", "a", "task_id = 'another'")], "foreign_result"),
+    "a report that nobody applied": ([_set_step("held", "h", "late = '{}'")], "late_report"),
+    "a lease lost": ([_set_step("held", "h", "lease_until = NULL")], "stray_claim"),
+    "a claim of a paused step": (
+        [_set_step("paused", "a", "claim_token = 'x', lease_until = '2099-01-01 00:00:00'")],
+        "stray_claim",
+    ),
+    "a completed step that is due": (
+        [_set_step("completed", "a", "retry_at = '2099-01-01 00:00:00'")],
+        "stray_timer",
+    ),
+    "an ended run that is due": ([_set_run("completed", "deadline_at = '2099-01-01 00:00:00'")], "stray_timer"),
+    "one step more than the run's limit": (
+        [_set_step("held", "beside", "attempt = 1, task_id = 'x', dispatch_check_at = '2099-01-01 00:00:00'")],
+        "over_the_limit",
+    ),
+    "one item more than the map's limit": (
+        [_set_step("mapping", "m.1", "attempt = 1, task_id = 'x', dispatch_check_at = '2099-01-01 00:00:00'")],
+        "over_the_limit",
+    ),
+    "half a pause": ([_set_step("paused", "a", "status = 'running'")], "half_paused"),
+    "a workflow that waits for nobody": ([_set_step("waiting", "gate", "status = 'cancelled'")], "not_waiting"),
+}
+"""What `entities` finds."""
+
+OF_PLANS: Final[Corruptions] = {
     "a dependency on a step of another run": (
         [
             (
@@ -123,10 +149,6 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
                 f"WHERE step_id = {_step('held', 'behind')}"
             )
         ],
-        "foreign_dependency",
-    ),
-    "an item of a step of another run": (
-        [_set_step("held", "beside", f"parent_id = {_step('completed', 'a')}")],
         "foreign_dependency",
     ),
     "steps that wait for each other": (
@@ -146,40 +168,11 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
         "wrong_start",
     ),
     "a step skipped for no reason": ([_set_step("completed", "unwanted", "spec = '{}'")], "wrong_skip"),
-    # ends and sums
     "a counter of open steps": ([_set_run("held", "open_steps = open_steps + 1")], "open_steps"),
     "a counter of waiting steps": ([_set_run("waiting", "waiting_steps = 0")], "waiting_steps"),
-    "a workflow ended over an open step": ([_set_run("held", "status = 'completed'")], "unsettled"),
-    "a workflow completed over a failure": ([_set_step("completed", "a", "status = 'failed'")], "uncounted_failure"),
-    "a run's end without a time": ([_set_run("completed", "completed_at = NULL")], "end_time"),
-    "a step's end without a time": ([_set_step("completed", "a", "completed_at = NULL")], "end_time"),
     "a workflow that executes with nothing left": (
         [_set_run("completed", "status = 'executing'")],
         "forgotten",
-    ),
-    # results
-    "a result lost": ([_set_step("completed", "a", "result = NULL")], "result_missing"),
-    "a result of a cancelled step": ([_set_step("cancelled", "a", "result = '1'")], "stray_result"),
-    "a result of another attempt": ([_set_step("completed", "a", "task_id = 'another'")], "foreign_result"),
-    "a report that nobody applied": ([_set_step("held", "h", "late = '{}'")], "late_report"),
-    # attempts, timers, limits
-    "a lease lost": ([_set_step("held", "h", "lease_until = NULL")], "stray_claim"),
-    "a claim of a paused step": (
-        [_set_step("paused", "a", "claim_token = 'x', lease_until = '2099-01-01 00:00:00'")],
-        "stray_claim",
-    ),
-    "a completed step that is due": (
-        [_set_step("completed", "a", "retry_at = '2099-01-01 00:00:00'")],
-        "stray_timer",
-    ),
-    "an ended run that is due": ([_set_run("completed", "deadline_at = '2099-01-01 00:00:00'")], "stray_timer"),
-    "one step more than the run's limit": (
-        [_set_step("held", "beside", "attempt = 1, task_id = 'x', dispatch_check_at = '2099-01-01 00:00:00'")],
-        "over_the_limit",
-    ),
-    "one item more than the map's limit": (
-        [_set_step("mapping", "m.1", "attempt = 1, task_id = 'x', dispatch_check_at = '2099-01-01 00:00:00'")],
-        "over_the_limit",
     ),
     "every timer of a step lost": (
         [_set_step("held", "h", "claim_token = NULL, lease_until = NULL, timeout_at = NULL, dispatch_check_at = NULL")],
@@ -192,10 +185,14 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
         ],
         "forgotten",
     ),
-    # cascades
-    "half a pause": ([_set_step("paused", "a", "status = 'running'")], "half_paused"),
-    "a workflow that waits for nobody": ([_set_step("waiting", "gate", "status = 'cancelled'")], "not_waiting"),
-    # people
+}
+"""What `plan` finds."""
+
+OF_REQUESTS: Final[Corruptions] = {
+    "a request of another session": (
+        [f"UPDATE approval_requests SET session_id = 'other' WHERE {_ASKED}"],
+        "foreign_session",
+    ),
     "a request lost": ([f"DELETE FROM approval_requests WHERE {_ASKED}"], "requests"),
     "a request asked twice": (
         [
@@ -221,3 +218,16 @@ CORRUPTIONS: Final[dict[str, tuple[list[str], str]]] = {
         "requests",
     ),
 }
+"""What `approvals` finds."""
+
+OF_THE_WHOLE: Final[Corruptions] = {
+    "history of a run that is not there": ([f"DELETE FROM workflow_runs WHERE id = {_run('failed')}"], "orphan"),
+    "a command of another session": (["UPDATE control_commands SET session_id = 'other'"], "foreign_command"),
+    "two runs with one idempotency key": (
+        ["DROP INDEX uq_workflow_runs_idempotency_key", _set_run("failed", "idempotency_key = 'once'")],
+        "duplicate_key",
+    ),
+}
+"""What `checking` finds by itself."""
+
+CORRUPTIONS: Final[Corruptions] = {**OF_HISTORY, **OF_ENTITIES, **OF_PLANS, **OF_REQUESTS, **OF_THE_WHOLE}

@@ -1,121 +1,16 @@
-"""`check` and `require_revision`: what is refused, and what it says."""
+"""What differs between the tables that are there and those of the models, and what `check` says of it."""
 
 from __future__ import annotations
 
-import logging
 import pickle
-from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import event
 
-from interlock.core.database import revision
-from interlock.core.database.database import open_database
-from interlock.core.database.revision import EXPECTED_REVISION, require_revision
-from interlock.core.errors import ConfigurationError, NotMigrated
-from interlock.migrations import TablesDiffer, check
-from interlock.migrations.comparison import _bare
-from tests.migrations.catalog import execute, objects, set_revision
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from interlock.core.database.database import Database
-
-
-@pytest.fixture(autouse=True)
-def _nobody_was_warned_before() -> None:
-    revision._warn_newer.cache_clear()
-
-
-def _require(url: str) -> None:
-    with closing(_Disposable(url)) as opened:
-        require_revision(opened.database)
-
-
-class _Disposable:
-    def __init__(self, url: str) -> None:
-        self.database = open_database(url)
-
-    def close(self) -> None:
-        self.database.dispose()
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[Database]:
-    """A migrated database."""
-    with closing(_Disposable(migrated_url)) as opened:
-        yield opened.database
-
-
-BOTH = pytest.mark.parametrize("verb", [check, _require], ids=["check", "require_revision"])
-
-
-@BOTH
-def test_an_empty_database_is_not_migrated(database_url: str, verb: Callable[[str], None]) -> None:
-    before = objects(database_url)
-    with pytest.raises(NotMigrated, match="interlock db upgrade") as caught:
-        verb(database_url)
-    assert (caught.value.current, caught.value.expected) == (None, EXPECTED_REVISION)
-    assert objects(database_url) == before
-
-
-@BOTH
-@pytest.mark.parametrize("found", ["0000", "ae1027a6acf"], ids=["older", "foreign"])
-def test_a_database_that_is_behind_or_foreign_is_refused(
-    migrated_url: str, verb: Callable[[str], None], found: str
-) -> None:
-    set_revision(migrated_url, found)
-    with pytest.raises(NotMigrated) as caught:
-        verb(migrated_url)
-    assert caught.value.current == found
-
-
-@BOTH
-def test_a_version_table_without_a_row_is_not_migrated(migrated_url: str, verb: Callable[[str], None]) -> None:
-    execute(migrated_url, "DELETE FROM interlock_version")
-    with pytest.raises(NotMigrated):
-        verb(migrated_url)
-
-
-@BOTH
-def test_a_migrated_database_is_accepted(
-    migrated_url: str, verb: Callable[[str], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        verb(migrated_url)
-    assert caplog.messages == []
-
-
-@BOTH
-def test_a_newer_database_is_accepted_with_one_warning(
-    migrated_url: str, verb: Callable[[str], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Workers of the release before run on while the database is already upgraded."""
-    set_revision(migrated_url, "0999")
-    verb(migrated_url)
-    verb(migrated_url)
-    assert len(caplog.messages) == 1
-    assert "0999" in caplog.text
-
-
-def test_require_revision_costs_one_statement(database: Database) -> None:
-    statements: list[str] = []
-    event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    assert require_revision(database) == EXPECTED_REVISION
-    assert [statement for statement in statements if not statement.startswith("BEGIN")] == [
-        "SELECT version_num FROM interlock_version"
-    ]
-
-
-def test_a_database_that_cannot_be_read_is_not_called_unmigrated(postgres_url: str) -> None:
-    """An error other than the missing table is passed on as it is."""
-    execute(postgres_url, "CREATE TABLE interlock_version (another_column INTEGER)")
-    with pytest.raises(Exception, match="version_num") as caught:
-        _require(postgres_url)
-    assert not isinstance(caught.value, ConfigurationError)
-
+from interlock.core.database.tables import Base
+from interlock.core.errors import NotMigrated
+from interlock.migrations import TablesDiffer, check, downgrade, upgrade
+from interlock.migrations.comparison import _bare, find_differences
+from tests.migrations.catalog import connected, definitions, execute, set_revision
 
 # What was changed by hand, and the words that must tell it.
 DRIFT = [
@@ -229,3 +124,32 @@ def test_the_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TablesDiffer(["workflow_runs.name: missing"])))  # noqa: S301 - made here
     assert error.differences == ("workflow_runs.name: missing",)
     assert "workflow_runs.name: missing" in str(error)
+
+
+def test_a_database_that_is_behind_is_refused_before_it_is_compared(migrated_url: str) -> None:
+    set_revision(migrated_url, "0000")
+    execute(migrated_url, "DROP TABLE control_commands")
+    with pytest.raises(NotMigrated):
+        check(migrated_url)
+
+
+def test_a_database_of_a_later_version_is_not_compared(migrated_url: str) -> None:
+    set_revision(migrated_url, "0999")
+    execute(migrated_url, "DROP TABLE control_commands")
+    check(migrated_url)
+
+
+def test_alembic_finds_no_difference_from_the_models(migrated_url: str) -> None:
+    with connected(migrated_url) as connection:
+        assert find_differences(connection) == []
+
+
+def test_the_database_describes_migrated_tables_as_it_does_those_made_from_the_models(database_url: str) -> None:
+    """Every column, default, generated expression, constraint and index, as the database itself tells them."""
+    upgrade(database_url)
+    migrated = definitions(database_url)
+    downgrade(database_url, "base")
+    with connected(database_url) as connection:
+        Base.metadata.create_all(connection)
+    assert definitions(database_url) == migrated
+    assert sum(map(len, migrated.values())) > 100
