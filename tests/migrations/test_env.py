@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 
 import psycopg
+import pytest
 
 from interlock.core.database.revision import EXPECTED_REVISION
 from interlock.migrations import current, downgrade, upgrade
