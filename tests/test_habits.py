@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from typing import Final
 
+import pytest
 import yaml
 
 from tests.servers import ROOT
@@ -21,6 +22,7 @@ def _normal(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
+@pytest.mark.integration
 def test_the_hooks_before_a_commit_are_the_commands_of_make_lint() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     [repository] = config["repos"]

@@ -12,10 +12,12 @@ import pytest
 
 from interlock import migrations
 
+pytestmark = pytest.mark.integration
+
 _INTERLOCK: Final = str(Path(sys.executable).with_name("interlock"))
 _LIGHT: Final = [sys.executable, "-c", "import click, rich"]
 _TIMES: Final = 3
-_ROUNDS: Final = 5
+_ROUNDS: Final = 3
 _LIBRARIES: Final = [
     sys.executable,
     "-c",

@@ -11,6 +11,8 @@ import pytest
 
 from tests.servers import ROOT
 
+pytestmark = pytest.mark.integration
+
 FILES = sorted((ROOT / "typing_tests").glob("*.py"))
 ANNOUNCED = re.compile(r"# E: (.+)$")
 SAID = re.compile(r"^typing_tests/([\w.]+):(\d+): error: .+  \[([\w-]+)\]$", re.MULTILINE)
