@@ -66,6 +66,10 @@ class Base(DeclarativeBase):
     )
 
 
+def _partial_index(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
 def new_id() -> str:
     """A fresh UUID, as a string."""
     return str(uuid4())
@@ -115,12 +119,7 @@ class WorkflowRun(Base):
         Index("uq_workflow_runs_idempotency_key", "session_id", "idempotency_key", unique=True),
         Index("ix_workflow_runs_session_id", "session_id", "created_at"),
         Index("ix_workflow_runs_status", "status", "id"),
-        Index(
-            "ix_workflow_runs_due_at",
-            "due_at",
-            postgresql_where=text("due_at IS NOT NULL"),
-            sqlite_where=text("due_at IS NOT NULL"),
-        ),
+        _partial_index("ix_workflow_runs_due_at", "due_at", where="due_at IS NOT NULL"),
     )
 
     def __repr__(self) -> str:
@@ -207,38 +206,12 @@ class WorkflowStep(Base):
         UniqueConstraint("run_id", "key"),
         Index("ix_workflow_steps_run_id_status", "run_id", "status"),
         # Ready, but over a limit on parallel work: what starts next.
-        Index(
-            "ix_workflow_steps_ready",
-            "run_id",
-            "position",
-            postgresql_where=text(READY),
-            sqlite_where=text(READY),
-        ),
+        _partial_index("ix_workflow_steps_ready", "run_id", "position", where=READY),
         Index("ix_workflow_steps_parent_id", "parent_id"),
-        Index(
-            "ix_workflow_steps_drain_task_id",
-            "drain_task_id",
-            postgresql_where=text("drain_task_id IS NOT NULL"),
-            sqlite_where=text("drain_task_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_workflow_steps_carrier_id",
-            "carrier_id",
-            postgresql_where=text("carrier_id IS NOT NULL"),
-            sqlite_where=text("carrier_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_workflow_steps_due_at",
-            "due_at",
-            postgresql_where=text("due_at IS NOT NULL"),
-            sqlite_where=text("due_at IS NOT NULL"),
-        ),
-        Index(
-            "ix_workflow_steps_task_id",
-            "task_id",
-            postgresql_where=text("task_id IS NOT NULL"),
-            sqlite_where=text("task_id IS NOT NULL"),
-        ),
+        _partial_index("ix_workflow_steps_drain_task_id", "drain_task_id", where="drain_task_id IS NOT NULL"),
+        _partial_index("ix_workflow_steps_carrier_id", "carrier_id", where="carrier_id IS NOT NULL"),
+        _partial_index("ix_workflow_steps_due_at", "due_at", where="due_at IS NOT NULL"),
+        _partial_index("ix_workflow_steps_task_id", "task_id", where="task_id IS NOT NULL"),
     )
 
     def __repr__(self) -> str:
@@ -319,11 +292,8 @@ class ApprovalRequest(Base):
     __table_args__ = (
         Index(None, "run_id"),
         Index(None, "step_id"),
-        Index(
-            "ix_approval_requests_deadline_at",
-            "deadline_at",
-            postgresql_where=text("decision IS NULL AND deadline_at IS NOT NULL"),
-            sqlite_where=text("decision IS NULL AND deadline_at IS NOT NULL"),
+        _partial_index(
+            "ix_approval_requests_deadline_at", "deadline_at", where="decision IS NULL AND deadline_at IS NOT NULL"
         ),
     )
 
