@@ -7,6 +7,7 @@ nothing is opened at import or in MAIN's event loop, and a process that was fork
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from interlock.core.machine.guard_rules import NO_RULES, GuardRules, attach_rule
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
 
-from .dispatch.combined_send import QuickPost
+from .dispatch.combined_send import CombinedSend
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.interrupt_broadcast import InterruptBroadcaster
 from .events.publisher import EventPublisher
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from celery import Celery
 
 __all__ = ["Runtime", "events_url", "runtime_of"]
@@ -68,15 +71,14 @@ class Runtime:
         url = events_url(app, settings)
         self._publisher = None if url is None else EventPublisher(url, settings.channel_prefix)
         if dispatcher is not None and self._publisher is not None:
-            self.database.after_commit.append(QuickPost(dispatcher, self._publisher, broadcaster))
+            self.database.after_commit.append(CombinedSend(dispatcher, self._publisher, broadcaster))
         else:
             handlers = (dispatcher, broadcaster, self._publisher)
             self.database.after_commit += [handler for handler in handlers if handler is not None]
 
-    def flush_events(self) -> None:
-        """Tell what this process has left to be told later."""
-        if self._publisher is not None:
-            self._publisher.flush()
+    def events_in_background(self) -> AbstractContextManager[None]:
+        """For a block: events are published by a thread; see `EventPublisher.in_background`."""
+        return nullcontext() if self._publisher is None else self._publisher.in_background()
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ from interlock.core.plan.run_through import NEXT_KINDS
 if TYPE_CHECKING:
     from interlock.core.events import Dispatch
 
-__all__ = ["HEADER", "StepHeader", "header_of", "kinds_ahead", "parse_header", "read_header"]
+__all__ = ["HEADER", "StepHeader", "header_of", "next_kinds", "parse_header", "read_header"]
 
 HEADER = "interlock"
 
@@ -53,8 +53,8 @@ def header_of(dispatch: Dispatch) -> dict[str, Any]:
     return value
 
 
-def kinds_ahead(header: Any) -> frozenset[str]:
-    """What kinds of steps behind this one its process may go on to, as far as a message says so."""
+def next_kinds(header: Any) -> frozenset[str]:
+    """The kinds of the steps behind a message's own that may be run through; none where it does not say so."""
     kinds = header.get(NEXT_KINDS) if isinstance(header, dict) else None
     return frozenset(kind for kind in kinds if isinstance(kind, str)) if isinstance(kinds, list) else frozenset()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -11,24 +10,13 @@ from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from interlock.core.errors import ConfigurationError
-from interlock.core.fault_points import fault_point
 from interlock.core.settings import Settings
-from interlock.signals.deferred_work import at_end
 from interlock.signals.dispatch.interrupt_broadcast import INTERRUPT_COMMAND
 from interlock.signals.step_header import read_header
-from interlock.signals.steps.held_attempt import held_attempt
-from interlock.signals.steps.receivers import (
-    claim_attempt,
-    report_discarded,
-    report_failure,
-    report_retry,
-    report_success,
-)
 
-from .child import tracing
-from .child.body_interruption import interrupter
+from .child.run_through import prepare_run_through
 from .child.step_mixin import wrap_tasks
-from .child.tracebacks import let_go, remember
+from .child.step_process import step_process
 from .interrupt_notes import SOFT_SIGNAL
 from .main.payload_hiding import hide_payloads, hide_settings
 from .main.reconnection import ReconnectStep
@@ -71,7 +59,7 @@ def _on_worker_init(sender: Any, **_: Any) -> None:
     if not any(known is sender.app for known in _installed):
         return
     wrap_tasks(sender.app)
-    tracing.prepare(sender.app)
+    prepare_run_through(sender)
     for signal, receiver in (
         (signals.task_prerun, _on_prerun),
         (signals.task_success, _on_success),
@@ -101,17 +89,14 @@ def _on_worker_shutdown(**_: Any) -> None:
 
 
 def _on_prerun(task_id: str, task: Any, **_: Any) -> None:
-    let_go()
     supervisor = current_supervisor()
     if supervisor is not None:
         supervisor.hold_through_body()
-    interrupter.install()
-    claim_attempt(task, task_id)
+    step_process.on_prerun(task, task_id)
 
 
 def _on_success(sender: Any, result: Any, **_: Any) -> None:
-    interrupter.leave()
-    report_success(sender, result)
+    step_process.on_success(sender, result)
 
 
 def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **_: Any) -> None:
@@ -122,24 +107,18 @@ def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **
         if cause is not None:
             supervisor.note_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
         return
-    interrupter.leave()
-    report_failure(sender, exception, traceback)
+    step_process.on_failure(sender, exception, traceback)
 
 
 def _on_retry(sender: Any, reason: Any = None, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None and supervisor.pool_is_prefork:
         return  # Celery says so of tasks that it cancels for a shutdown; the supervisor hands them on
-    interrupter.leave()
-    report_retry(sender, reason)
+    step_process.on_retry(sender, reason)
 
 
 def _on_postrun(task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-    interrupter.leave()
-    report_discarded(task, state)
-    if held_attempt(task.request) is not None:
-        remember(retval)
-        at_end(partial(fault_point, "task.ack", task.request.id))
+    step_process.on_postrun(task, state, retval)
 
 
 def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's name

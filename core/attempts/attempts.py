@@ -1,8 +1,11 @@
-"""What workers say of an attempt: it is claimed, it completed, it failed. The hot path.
+"""Claims of attempts, and the reports on them: completed, failed, revoked.
 
 A report is believed when (task_id, claim_token) are those of the step's current attempt, or of one that was told to stop and has
-not been replaced yet ("draining"). Everything else is late news of an attempt that no longer counts: logged, counted,
-and without effect. Calling any of these twice with the same arguments gives the first outcome.
+not been replaced yet ("draining"). Any other report is of an attempt that no longer counts: it is logged and changes nothing.
+Calling any of these twice with the same arguments gives the first outcome.
+
+A claim and a completion try the fast path first, one statement (`fast_path`). Everything else, and whatever the fast path finds
+not plain, is a unit of work: the slow path.
 """
 
 from __future__ import annotations
@@ -10,13 +13,12 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import update
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
-from interlock.core.events import Effects
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, NO_DRAIN, first_attempt_id
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.unit_of_work import UnitOfWork
@@ -27,17 +29,15 @@ from interlock.core.orchestration.new_attempts import dispatch
 
 from .claims import AttemptRef, Claim, is_held_by, read_attempt, take
 from .external_revokes import apply_external_revoke
-from .fast_path import HotPath
+from .fast_path import FastPath, Verdict
 from .outcomes import Failure, record_failure
-from .run_through import claimable_next, live_carried, previously_claimed
+from .run_through import claim_next, live_carried, previously_claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection, Row
 
     from interlock.core.database.database import Database
-    from interlock.core.events import Dispatch
+    from interlock.core.events import Dispatch, Effects
     from interlock.core.settings import Settings
 
     from .run_through import RunThroughOffer
@@ -47,6 +47,9 @@ __all__ = ["AttemptRef", "Attempts", "Claim", "Report"]
 logger = logging.getLogger("interlock.attempts")
 
 _steps = table_of_model(WorkflowStep)
+
+# The message's own step is settled then: what its process had run through to is lost with the process, and nothing else.
+_LOST_BY_REVOKE: Final = Failure("worker_lost", "its process was ended by a revoke of the message that it came on")
 
 
 class Report(Enum):
@@ -64,28 +67,19 @@ class Attempts:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._hot_path = HotPath(database, settings)
+        self._fast_path = FastPath(database, settings)
 
     # --- claim -------------------------------------------------------------------------------------------------------
 
     def claim(self, ref: AttemptRef, worker: str) -> Claim:
         """Claim the attempt for the holder of `ref.token`, if its workflow executes and nobody else has it."""
-        return self.begin_claim(ref, worker)()
-
-    def begin_claim(self, ref: AttemptRef, worker: str) -> Callable[[], Claim]:
-        """Begin to claim the attempt; what is returned ends it, and is to be called in any case and once."""
-        asked = self._hot_path.send_claim(ref, worker)
-
-        def claimed() -> Claim:
-            change = None if asked is None else asked()
-            if change is not None:
-                self._database.deliver(Effects(changes=[change]), self._database.emitter)
-                return Claim(granted=True)
-            return self._database.transact(
-                lambda connection, effects: self._claim(connection, effects, ref, worker), "claim", ref.task_id
-            )
-
-        return claimed
+        claimed = self._fast_path.claim(ref, worker)
+        if claimed is not Verdict.NOT_PLAIN:
+            self._database.deliver(claimed, self._database.emitter)
+            return Claim(granted=True)
+        return self._database.transact(
+            lambda connection, effects: self._claim(connection, effects, ref, worker), "claim", ref.task_id
+        )
 
     def _claim(self, connection: Connection, effects: Effects, ref: AttemptRef, worker: str) -> Claim:
         unit = self._lock(connection, effects, ref)
@@ -100,41 +94,28 @@ class Attempts:
 
     def complete(self, ref: AttemptRef, result: Any) -> Report:
         """Record the attempt's result, a JSON value, and everything that follows."""
-        return self.complete_and_go_on(ref, result, None)[0]
+        return self.complete_and_claim_next(ref, result, None)[0]
 
-    def complete_and_go_on(
+    def complete_and_claim_next(
         self, ref: AttemptRef, result: Any, offer: RunThroughOffer | None
     ) -> tuple[Report, Dispatch | None]:
-        """Record the attempt's result, and in the same transaction claim what it makes ready, where it may be taken along.
+        """Record the attempt's result, and in the same transaction claim the step that it makes ready, where the offer fits.
 
         Args:
             ref: The attempt that has ended.
             result: A JSON value.
-            offer: The process's offer to go on; None where it would not.
+            offer: Of its process, to run that step; None where it makes none.
 
         Returns:
             What became of the report, and the step that the process holds now; None where it holds none.
         """
-        return self.begin_completion(ref, result, offer)()
-
-    def begin_completion(
-        self, ref: AttemptRef, result: Any, offer: RunThroughOffer | None
-    ) -> Callable[[], tuple[Report, Dispatch | None]]:
-        """Begin what `complete_and_go_on` does; what is returned ends it, and is to be called in any case and once."""
-        asked = self._hot_path.send_completion(ref, result, offer)
-
-        def completed() -> tuple[Report, Dispatch | None]:
-            recorded = None if asked is None else asked()
-            if recorded is not None:
-                self._database.deliver(recorded.effects, self._database.emitter)
-                return Report.RECORDED, recorded.taken
-            return self._database.transact(
-                lambda connection, effects: self._complete(connection, effects, ref, result, offer),
-                "complete",
-                ref.task_id,
-            )
-
-        return completed
+        completion = self._fast_path.complete(ref, result, offer)
+        if completion is not Verdict.NOT_PLAIN:
+            self._database.deliver(completion.effects, self._database.emitter)
+            return Report.RECORDED, completion.claimed
+        return self._database.transact(
+            lambda connection, effects: self._complete(connection, effects, ref, result, offer), "complete", ref.task_id
+        )
 
     def fail(self, ref: AttemptRef, failure: Failure) -> Report:
         """Record that the attempt ended without a result; its policy decides what follows."""
@@ -175,6 +156,9 @@ class Attempts:
 
         def work(connection: Connection, effects: Effects) -> Report:
             unit = self._lock(connection, effects, ref)
+            if terminated and not softly and self._fail_carried(unit, ref, _LOST_BY_REVOKE):
+                unit.finish()
+                return Report.RECORDED
             row = read_attempt(connection, ref.step_id)
             live = row is not None and row.status in (StepState.PENDING.value, StepState.RUNNING.value)
             if not live or row.task_id != ref.task_id or (row.claim_token is not None and not terminated):
@@ -216,48 +200,39 @@ class Attempts:
                 else Cause(ENGINE, "completed by the interrupted attempt")
             )
             Flow(unit, self._settings).complete_step(row.id, result, cause)
-            # An attempt that was told to stop was to give its process back.
-            taken = self._go_on(unit, ref, cause.actor, offer) if holds else None
+            # An attempt that was told to stop was to give its process back: it claims nothing more.
+            claimed = claim_next(unit, self._settings, offer, cause.actor) if offer is not None and holds else None
             unit.finish()
-            return Report.RECORDED, taken
+            return Report.RECORDED, claimed
         if disposition is ReportDisposition.RELEASE:
             _end_drain(connection, row.id)
         report = _stale(ref, row, StepState.COMPLETED)
-        again = offer is not None and report is Report.REPEATED  # the answer to this very offer was lost
-        return report, previously_claimed(unit, offer) if again and offer is not None else None
+        if offer is not None and report is Report.REPEATED:  # the answer to this very offer was lost
+            return report, previously_claimed(unit, offer)
+        return report, None
 
-    def _go_on(self, unit: UnitOfWork, ref: AttemptRef, worker: str, offer: RunThroughOffer | None) -> Dispatch | None:
-        """Claim the attempt that a completion has made due, instead of sending it, for the process that has completed."""
-        due = claimable_next(unit, offer)
-        if due is None or offer is None:
-            return None
-        next_one = AttemptRef(ref.run_id, due.step_id, due.task_id, offer.token)
-        cause = Cause(worker, "claimed", {"carrier": offer.carrier_id})
-        if not take(unit, self._settings, next_one, cause, carrier_id=offer.carrier_id).granted:
-            return None
-        unit.effects.dispatches.remove(due)
-        return due
-
-    def carrier_ended(self, ref: AttemptRef, failure: Failure) -> bool:
-        """Record that a process ended which had gone on from its message's own step to a later one.
+    def process_ended(self, ref: AttemptRef, failure: Failure) -> None:
+        """Record that the process ended that had taken the attempt's message: at the attempt, or at one that it had run through to.
 
         Args:
             ref: The message's own attempt.
             failure: How the one that ran ended.
-
-        Returns:
-            Whether there was such a one; else the process was at its own step, or at none.
         """
 
-        def work(connection: Connection, effects: Effects) -> bool:
+        def work(connection: Connection, effects: Effects) -> None:
             unit = self._lock(connection, effects, ref)
-            step_ids = live_carried(connection, ref.run_id, ref.task_id)
-            for step_id in step_ids:
-                self.fail_within(unit, AttemptRef(ref.run_id, step_id, first_attempt_id(step_id)), failure)
+            if not self._fail_carried(unit, ref, failure):
+                self.fail_within(unit, ref, failure)
             unit.finish()
-            return bool(step_ids)
 
-        return self._database.transact(work, "fail", ref.task_id)
+        self._database.transact(work, "fail", ref.task_id)
+
+    def _fail_carried(self, unit: UnitOfWork, message: AttemptRef, failure: Failure) -> bool:
+        """Fail what a message's process had run through to; False where it was at the message's own attempt, or at none."""
+        step_ids = live_carried(unit.connection, message.run_id, message.task_id)
+        for step_id in step_ids:
+            self.fail_within(unit, AttemptRef(message.run_id, step_id, first_attempt_id(step_id)), failure)
+        return bool(step_ids)
 
     def _fail(self, connection: Connection, effects: Effects, ref: AttemptRef, failure: Failure) -> Report:
         unit = self._lock(connection, effects, ref)

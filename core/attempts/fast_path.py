@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from interlock.core.events import STATE_CHANGING, Dispatch, Effects, StateChange
 from interlock.core.fault_points import fault_point
@@ -25,7 +26,7 @@ from interlock.core.orchestration.run_end import EVERY_STEP_IS_SETTLED
 from .fast_path_sql import CLAIM, COMPLETE, COMPLETE_AND_CLAIM, END
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from interlock.core.database.database import Database
     from interlock.core.settings import Settings
@@ -33,28 +34,37 @@ if TYPE_CHECKING:
     from .claims import AttemptRef
     from .run_through import RunThroughOffer
 
-__all__ = ["Completed", "HotPath"]
+__all__ = ["Completion", "FastPath", "Verdict"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_CLAIMED_AT: Final = 13  # column of an answer to an offer: where what it says of the claim begins
+_CLAIMED_AT: Final = 13  # column of an answer to `COMPLETE_AND_CLAIM`: where what it says of the claim begins
+
+
+class Verdict(Enum):
+    """The answer of the fast path where it has changed nothing."""
+
+    NOT_PLAIN = "take the slow path"
+
+
+_NotPlain = Literal[Verdict.NOT_PLAIN]
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class Completion:
     """What a completion has caused.
 
     Attributes:
         effects: To deliver.
-        taken: The step that it made ready and that its process has claimed with it.
+        claimed: The step that it made ready and claimed for the same process, by that process's offer.
     """
 
     effects: Effects
-    taken: Dispatch | None = None
+    claimed: Dispatch | None = None
 
 
-class HotPath:
-    """The short way into one database; it declines where it is not PostgreSQL, or where somebody has to be asked first."""
+class FastPath:
+    """The fast path into one database. Everything is `NOT_PLAIN` on SQLite, and where a listener or guard must be asked."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -62,119 +72,98 @@ class HotPath:
         self._overdue_s = f"{settings.cancel_grace_s + settings.lease_s}".encode()
         self._redispatch_s = f"{settings.redispatch_s}".encode()
 
-    def send_claim(self, ref: AttemptRef, worker: str) -> Callable[[], StateChange | None] | None:
-        """Ask for a step's first attempt.
-
-        Returns:
-            What waits for the answer, None where it is not to be had this way and nothing was written; None where that is known.
+    def claim(self, ref: AttemptRef, worker: str) -> Effects | _NotPlain:
+        """Claim a step's first attempt; later ones are `running` since they were made, so the statement never finds them.
 
         Raises:
-            DBAPIError: The connection was lost, and whether the claim is stored is not known. What is returned raises it too.
+            DBAPIError: The connection was lost, and whether the claim is stored is not known.
         """
-        is_first = ref.task_id == first_attempt_id(
-            ref.step_id
-        )  # a later one runs since it was made, and is never found here
-        if ref.token is None or not is_first or not self._is_open() or rules_of(self._database.engine).on_starts:
-            return None
+        is_first = ref.task_id == first_attempt_id(ref.step_id)
+        if ref.token is None or not is_first or not self._is_open() or self._asks_about_starts():
+            return Verdict.NOT_PLAIN
         fault_point("claim.commit", ref.task_id)
         parameters = (*_identity(ref), worker.encode(), self._lease_s, self._overdue_s)
-        answer = self._database.send_prepared("claim", CLAIM, parameters)
+        rows = self._database.run_prepared(CLAIM, parameters, "claim", ref.task_id)
+        if not rows:
+            return Verdict.NOT_PLAIN
+        fault_point("claim.committed", ref.task_id)
+        edge = StepState.PENDING, StepState.RUNNING
+        return Effects(changes=[_change((ref.run_id, ref.step_id), rows[0], edge, Cause(worker, "claimed"))])
 
-        def claimed() -> StateChange | None:
-            try:
-                fault_point("claim.sent", ref.task_id)
-            finally:
-                rows = answer()
-            if not rows:
-                return None
-            fault_point("claim.committed", ref.task_id)
-            cause = Cause(worker, "claimed")
-            return _change((ref.run_id, ref.step_id), rows[0], StepState.PENDING, StepState.RUNNING, cause)
-
-        return claimed
-
-    def send_completion(
-        self, ref: AttemptRef, result: Any, onward: RunThroughOffer | None = None
-    ) -> Callable[[], Completed | None] | None:
-        """Have a result recorded, and what it makes ready started or the run ended.
+    def complete(self, ref: AttemptRef, result: Any, offer: RunThroughOffer | None = None) -> Completion | _NotPlain:
+        """Record a result, and begin what it makes ready or end the run.
 
         Args:
             ref: The attempt that has ended.
             result: What it returned.
-            onward: The process's offer to go on with what it makes ready; where somebody is to be asked about starts, no offer.
-
-        Returns:
-            What waits for the answer, None where that is not to be had this way and nothing was written; None where it is known.
+            offer: Of its process, to run the step that becomes ready. Not taken up where a guard is to be asked about starts.
 
         Raises:
-            DBAPIError: The connection was lost, and whether the result is stored is not known. What is returned raises it too.
+            DBAPIError: The connection was lost, and whether the result is stored is not known.
         """
         if ref.token is None or not self._is_open():
-            return None
+            return Verdict.NOT_PLAIN
         fault_point("complete.commit", ref.task_id)
         document = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
-        parameters = [*_identity(ref), document, self._redispatch_s]
-        if onward is not None and not rules_of(self._database.engine).on_starts:
+        statement, parameters = COMPLETE, [*_identity(ref), document, self._redispatch_s]
+        if self._asks_about_starts():
+            offer = None
+        if offer is not None:
             fault_point("runthrough.commit", ref.task_id)
-            offer = onward.carrier_id.encode(), _array_of(onward.kinds), onward.token.encode(), self._lease_s
-            answer = self._database.send_prepared("complete and claim", COMPLETE_AND_CLAIM, [*parameters, *offer])
-        else:
-            answer = self._database.send_prepared("complete", COMPLETE, parameters)
-
-        def completed() -> Completed | None:
-            try:
-                fault_point("complete.sent", ref.task_id)
-            finally:
-                rows = answer()
-            if not rows:
-                return self._end(ref, document)
-            fault_point("complete.committed", ref.task_id)
-            return self._completed(ref, rows, onward)
-
-        return completed
-
-    def _end(self, ref: AttemptRef, document: bytes) -> Completed | None:
-        """The same for the last step of a run that completes with it."""
-        rows = self._database.send_prepared("end", END, (*_identity(ref), document))()
+            statement = COMPLETE_AND_CLAIM
+            parameters += [offer.carrier_id.encode(), _array_of(offer.kinds), offer.token.encode(), self._lease_s]
+        rows = self._database.run_prepared(statement, parameters, "complete", ref.task_id)
         if not rows:
-            return None
+            return self._end_run(ref, document)
+        fault_point("complete.committed", ref.task_id)
+        return _completion(ref, rows, offer)
+
+    def _end_run(self, ref: AttemptRef, document: bytes) -> Completion | _NotPlain:
+        """Record the result of a run's last step, with which the run completes."""
+        rows = self._database.run_prepared(END, (*_identity(ref), document), "complete", ref.task_id)
+        if not rows:
+            return Verdict.NOT_PLAIN
         fault_point("complete.committed", ref.task_id)
         of_step, of_run = rows
-        cause = Cause(_text(of_step[6]), "completed", {"task_id": ref.task_id})
-        step = _change((ref.run_id, ref.step_id), of_step, StepState.RUNNING, StepState.COMPLETED, cause)
-        cause = Cause(ENGINE, EVERY_STEP_IS_SETTLED)
-        run = _change((ref.run_id, ref.step_id), of_run, WorkflowState.EXECUTING, WorkflowState.COMPLETED, cause)
-        run = replace(run, entity_type=WORKFLOW_TABLE.entity_type, entity_id=ref.run_id, step_key=None, attempt=None)
-        return Completed(Effects(changes=[step, run]))
-
-    def _completed(self, ref: AttemptRef, rows: list[list[bytes | None]], onward: RunThroughOffer | None) -> Completed:
-        worker = _text(rows[0][6])
-        cause = Cause(worker, "completed", {"task_id": ref.task_id})
-        change = _change((ref.run_id, ref.step_id), rows[0], StepState.RUNNING, StepState.COMPLETED, cause)
-        ready = [(row, _dispatch(ref, change.session_id, row)) for row in rows if row[7] is not None]
-        dispatches = [dispatch for row, dispatch in ready if not _is_claimed(row)]
-        # Claimed in the statement that made it due: nothing is left to send. Others are due with it where a predecessor of theirs
-        # has completed while the statement waited for the run, which saw only one that would be ready.
-        row, taken = next(((row, dispatch) for row, dispatch in ready if _is_claimed(row)), (None, None))
-        if onward is None or row is None or taken is None:
-            return Completed(Effects(changes=[change], dispatches=dispatches))
-        fault_point("runthrough.committed", taken.task_id)
-        claimed = _change(
-            (ref.run_id, taken.step_id),
-            (*row[_CLAIMED_AT:], row[3], row[8], str(taken.attempt).encode()),
-            StepState.PENDING,
-            StepState.RUNNING,
-            Cause(worker, "claimed", {"carrier": onward.carrier_id}),
+        ids = ref.run_id, ref.step_id
+        run = _change(
+            ids, of_run, (WorkflowState.EXECUTING, WorkflowState.COMPLETED), Cause(ENGINE, EVERY_STEP_IS_SETTLED)
         )
-        return Completed(Effects(changes=[change, claimed], dispatches=dispatches), taken)
+        run = replace(run, entity_type=WORKFLOW_TABLE.entity_type, entity_id=ref.run_id, step_key=None, attempt=None)
+        return Completion(Effects(changes=[_completed(ref, of_step), run]))
 
     def _is_open(self) -> bool:
         return self._database.sends_prepared and not self._database.emitter.listens(STATE_CHANGING)
 
+    def _asks_about_starts(self) -> bool:
+        return bool(rules_of(self._database.engine).on_starts)
 
-def _is_claimed(row: Sequence[bytes | None]) -> bool:
-    """Whether the step of a row is one that an offer has claimed."""
-    return len(row) > _CLAIMED_AT and row[_CLAIMED_AT] is not None
+
+def _completion(ref: AttemptRef, rows: list[list[bytes | None]], offer: RunThroughOffer | None) -> Completion:
+    """What a completion's rows say, one for each step that it made ready, or one without."""
+    changes = [_completed(ref, rows[0])]
+    dispatches, claimed = [], None
+    for row in rows:
+        if row[7] is None:
+            continue
+        dispatch = _dispatch(ref, changes[0].session_id, row)
+        # Besides a claimed one others may be due: a predecessor of theirs has completed while the statement waited for the
+        # run, and the statement saw only one that would be ready.
+        if offer is None or row[_CLAIMED_AT] is None:
+            dispatches.append(dispatch)
+            continue
+        fault_point("runthrough.committed", dispatch.task_id)
+        claimed = dispatch
+        cause = Cause(changes[0].transitioned_by, "claimed", {"carrier": offer.carrier_id})
+        columns = (*row[_CLAIMED_AT:], row[3], row[8], str(dispatch.attempt).encode())
+        edge = StepState.PENDING, StepState.RUNNING
+        changes.append(_change((ref.run_id, dispatch.step_id), columns, edge, cause))
+    return Completion(Effects(changes=changes, dispatches=dispatches), claimed)
+
+
+def _completed(ref: AttemptRef, row: Sequence[bytes | None]) -> StateChange:
+    cause = Cause(_text(row[6]), "completed", {"task_id": ref.task_id})
+    return _change((ref.run_id, ref.step_id), row, (StepState.RUNNING, StepState.COMPLETED), cause)
 
 
 @lru_cache(maxsize=100)
@@ -188,8 +177,10 @@ def _identity(ref: AttemptRef) -> tuple[bytes, bytes, bytes, bytes]:
     return ref.run_id.encode(), ref.step_id.encode(), ref.task_id.encode(), (ref.token or "").encode()
 
 
-def _change(ids: tuple[str, str], row: Sequence[bytes | None], source: str, target: str, cause: Cause) -> StateChange:
+def _change(ids: tuple[str, str], row: Sequence[bytes | None], edge: tuple[str, str], cause: Cause) -> StateChange:
+    """The change that a history row records: its columns are id, seq, time, and the session, key and attempt of the step."""
     run_id, step_id = ids
+    source, target = edge
     return StateChange(
         entity_type=STEP_TABLE.entity_type,
         entity_id=step_id,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from interlock.core.database.connections import PreparedStatement
 from interlock.core.machine.attempt_columns import FIRST_ATTEMPT
 from interlock.core.machine.cause import ENGINE
 from interlock.core.model.states import StepState, WorkflowState
@@ -53,7 +54,9 @@ _DONE: Final = f"""holder AS (
 """
 """Completes the step that `$2` names where `run` has a row, and returns who held it."""
 
-CLAIM: Final = f"""
+CLAIM: Final = PreparedStatement(
+    "claim",
+    f"""
 WITH run AS MATERIALIZED (
     SELECT r.id FROM workflow_runs r, {TURN} WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' FOR UPDATE OF r
 ), moved AS (
@@ -75,7 +78,9 @@ WITH run AS MATERIALIZED (
     FROM moved, counter {_RETURNING}
 )
 SELECT told.id, told.seq, told.at, moved.session_id, moved.key, moved.attempt FROM told, moved
-"""
+""",
+)
+"""Claims a pending step's first attempt."""
 
 
 def _completion(*, offered: bool) -> str:
@@ -160,10 +165,15 @@ ORDER BY counted.position
 """
 
 
-COMPLETE: Final = _completion(offered=False)
-COMPLETE_AND_CLAIM: Final = _completion(offered=True)
+COMPLETE: Final = PreparedStatement("complete", _completion(offered=False))
+"""Completes a running step, and dispatches what it makes ready."""
 
-END: Final = f"""
+COMPLETE_AND_CLAIM: Final = PreparedStatement("complete and claim", _completion(offered=True))
+"""The same, and claims what it makes ready for the process that offers to run it (run-through)."""
+
+END: Final = PreparedStatement(
+    "end",
+    f"""
 WITH run AS MATERIALIZED (
     SELECT r.id FROM workflow_runs r, {TURN}
     WHERE r.id = $1::uuid AND r.status = '{WorkflowState.EXECUTING}' AND r.open_steps = 1 AND r.waiting_steps = 0
@@ -195,7 +205,8 @@ WITH run AS MATERIALIZED (
     RETURNING id, seq, (extract(epoch FROM created_at) * 1000000)::bigint AS at
 )
 SELECT told.id, told.seq, told.at, done.session_id, done.key, done.attempt, done.claimed_by FROM told, done ORDER BY told.seq
-"""
+""",
+)
 """Completes a run's last step, and the run with it.
 
 It reads siblings, in the statement that may wait for the run's lock, so it may see them as they were before the wait. That can only

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import or_, select
 
-from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
+from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.machine.attempt_columns import DISPATCH_COLUMNS, dispatch_of, first_attempt_id
+from interlock.core.machine.cause import Cause
 from interlock.core.model.states import WorkflowState
 from interlock.core.plan.run_through import NOT_CARRIED, kind_of
+
+from .claims import AttemptRef, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
     from interlock.core.events import Dispatch
     from interlock.core.machine.unit_of_work import UnitOfWork
+    from interlock.core.settings import Settings
 
-__all__ = ["RunThroughOffer", "carriers_of", "claimable_next", "live_carried", "previously_claimed"]
+__all__ = ["RunThroughOffer", "carriers_of", "claim_next", "live_carried", "previously_claimed"]
 
-_runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 
 
@@ -57,14 +60,24 @@ class RunThroughOffer:
         return bool(asked_for) and dispatch.attempt == 1 and kind_of(dispatch.task, spec.get("queue")) in self.kinds
 
 
-def claimable_next(unit: UnitOfWork, offer: RunThroughOffer | None) -> Dispatch | None:
-    """The one attempt that the unit of work has made due, where the offer fits it and no limit of the run is concerned."""
-    due = unit.effects.dispatches
-    run = unit.run
-    if offer is None or len(due) != 1 or run.max_parallel is not None or run.status is not WorkflowState.EXECUTING:
+def claim_next(unit: UnitOfWork, settings: Settings, offer: RunThroughOffer, worker: str) -> Dispatch | None:
+    """Claim the one attempt that the unit of work has made due, instead of sending it, where the offer fits.
+
+    Returns:
+        The attempt; None where it is sent.
+    """
+    due, run = unit.effects.dispatches, unit.run
+    if len(due) != 1 or run.max_parallel is not None or run.status is not WorkflowState.EXECUTING:
         return None
-    plan = unit.connection.scalar(select(_runs.c.spec).where(_runs.c.id == run.id)) or {}
-    return due[0] if offer.takes(due[0], by_default=plan.get("run_through", False)) else None
+    claimed = due[0]
+    if not offer.takes(claimed, by_default=unit.plan_head().get("run_through", False)):
+        return None
+    ref = AttemptRef(run.id, claimed.step_id, claimed.task_id, offer.token)
+    cause = Cause(worker, "claimed", {"carrier": offer.carrier_id})
+    if not take(unit, settings, ref, cause, carrier_id=offer.carrier_id).granted:
+        return None
+    due.clear()
+    return claimed
 
 
 def previously_claimed(unit: UnitOfWork, offer: RunThroughOffer) -> Dispatch | None:

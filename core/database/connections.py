@@ -1,8 +1,8 @@
-"""Connections kept open between transactions, and statements prepared on them.
+"""Pins a few connections per process, and runs statements that are prepared on them.
 
-Taking a connection from the pool asks the server whether it is there, and giving it back resets it: on the hot path that costs
-more than the statement. A kept connection is only looked at: a server that has gone away has closed the socket, and a closed
-socket can be read. What fails on a kept connection closes it, so nothing of a failure is met twice.
+Taking a connection from SQLAlchemy's pool asks the server whether it is there, and giving it back resets it: for a claim or a
+completion that costs more than the statement. A pinned connection is only looked at: a server that has gone away has closed the
+socket, and a closed socket can be read. Whatever fails on a pinned connection closes it, so no failure is met twice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.exc import DBAPIError
@@ -20,13 +21,28 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["KeptConnections"]
+__all__ = ["PendingResult", "PinnedConnections", "PreparedStatement"]
 
-_AT_MOST: Final = 4  # idle ones; more are used at once where more threads ask, and given back to the pool
-_PREPARED: Final = "interlock_prepared"
+_MOST_IDLE: Final = 4  # more are in use at once where more threads ask; these go back to the pool
+_PREPARED: Final = (
+    "interlock_prepared"  # key in a connection's info: the names of the statements that are prepared on it
+)
 
 
-class KeptConnections:
+@dataclass(frozen=True, slots=True)
+class PreparedStatement:
+    """A statement for libpq.
+
+    Attributes:
+        name: Under which it is prepared.
+        sql: With `$1` placeholders.
+    """
+
+    name: str
+    sql: str
+
+
+class PinnedConnections:
     """The idle connections of one engine, the last used one first."""
 
     def __init__(self, engine: Engine) -> None:
@@ -34,11 +50,11 @@ class KeptConnections:
         self._idle: deque[Connection] = deque()
         # They count as the pool's: one at least is left to whoever reads, and a pool of one is left alone.
         pool = engine.pool
-        self._at_most = min(_AT_MOST, pool.size() - 1) if isinstance(pool, QueuePool) else 0
+        self._most_idle = min(_MOST_IDLE, pool.size() - 1) if isinstance(pool, QueuePool) else 0
 
     @contextmanager
     def take(self) -> Iterator[Connection]:
-        """A connection with no transaction open, for writing; closed where the block raises, else kept."""
+        """A connection with no transaction open, for writing; closed where the block raises, else pinned again."""
         connection = self._draw()
         try:
             yield connection
@@ -48,8 +64,8 @@ class KeptConnections:
         self.give_back(connection)
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection that was drawn and is idle again."""
-        if connection.closed or connection.invalidated or len(self._idle) >= self._at_most:
+        """Pin a connection that was drawn and is idle again."""
+        if connection.closed or connection.invalidated or len(self._idle) >= self._most_idle:
             connection.close()
         else:
             self._idle.append(connection)
@@ -60,80 +76,60 @@ class KeptConnections:
             self._idle.pop().close()
 
     def disown(self) -> list[object]:
-        """In a process that was just forked: forget the parent's connections, without a word to their server.
+        """In a process that was just forked: forget the parent's connections.
 
         Returns:
-            What must be kept unused, because it would say goodbye when it is thrown away.
+            What must be kept referenced: collecting an inherited connection would send Terminate on the parent's socket.
         """
-        theirs: list[object] = list(self._idle)
+        inherited: list[object] = list(self._idle)
         self._idle = deque()
-        return theirs
+        return inherited
 
-    def send_prepared(self, name: str, statement: str, parameters: Sequence[bytes]) -> Sent:
-        """Send one statement as a transaction of its own on PostgreSQL, in libpq's own terms: no layer between costs less.
+    def send_prepared(self, statement: PreparedStatement, parameters: Sequence[bytes]) -> PendingResult:
+        """Send one statement as a transaction of its own on PostgreSQL, by libpq's own calls: any layer between costs more.
 
         Args:
-            name: Of the prepared statement.
-            statement: With `$1` placeholders.
-            parameters: Texts.
+            statement: Prepared on the connection where it is not yet.
+            parameters: As texts.
 
         Returns:
-            What has the answer; ask it for the rows in any case, since it has a connection.
+            The answer to come; it has the connection, so its `rows` must be called.
 
         Raises:
             DBAPIError: As SQLAlchemy would raise it.
         """
         connection = self._draw()
         try:
-            pgconn = self._send(connection, name, statement, parameters)
+            pgconn = _send(connection, statement, parameters)
         except BaseException:
-            _throw_away(connection)
+            _discard(connection)
             raise
-        return Sent(self, connection, pgconn, statement)
-
-    @staticmethod
-    def _send(connection: Connection, name: str, statement: str, parameters: Sequence[bytes]) -> Any:
-        from psycopg import OperationalError, pq  # noqa: PLC0415 - an optional dependency
-
-        driver: Any = connection.connection.driver_connection
-        pgconn = driver.pgconn
-        try:
-            if driver.prepare_threshold is None:  # a pooler that hands statements to different servers
-                pgconn.send_query_params(statement.encode(), parameters)
-                return pgconn
-            prepared = connection.info.setdefault(_PREPARED, set())
-            if name not in prepared:
-                _check(pgconn.prepare(name.encode(), statement.encode()), pgconn, statement, pq.ExecStatus.COMMAND_OK)
-                prepared.add(name)
-            pgconn.send_query_prepared(name.encode(), parameters)
-        except OperationalError as error:
-            raise _as_sqlalchemy(error, statement, lost=True) from error
-        return pgconn
+        return PendingResult(self, connection, pgconn, statement.sql)
 
     def _draw(self) -> Connection:
-        return self._next() or self._engine.connect().execution_options(interlock_write=True)
+        return self._next_idle() or self._engine.connect().execution_options(interlock_write=True)
 
-    def _next(self) -> Connection | None:
+    def _next_idle(self) -> Connection | None:
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if not _has_gone(connection):
+            if not _is_closed_by_server(connection):
                 return connection
-            _throw_away(connection)
+            _discard(connection)
 
 
-class Sent:
-    """A statement that the server works on, and the connection on which its answer comes."""
+class PendingResult:
+    """The answer to a statement that the server works on."""
 
-    __slots__ = ("_connection", "_kept", "_pgconn", "_statement")
+    __slots__ = ("_connection", "_connections", "_pgconn", "_sql")
 
-    def __init__(self, kept: KeptConnections, connection: Connection, pgconn: Any, statement: str) -> None:
-        self._kept = kept
+    def __init__(self, connections: PinnedConnections, connection: Connection, pgconn: Any, sql: str) -> None:
+        self._connections = connections
         self._connection = connection
         self._pgconn = pgconn
-        self._statement = statement
+        self._sql = sql
 
     def rows(self) -> list[list[bytes | None]]:
         """Wait for the answer.
@@ -147,9 +143,9 @@ class Sent:
         try:
             result = self._read()
         except BaseException:
-            _throw_away(self._connection)
+            _discard(self._connection)
             raise
-        self._kept.give_back(self._connection)
+        self._connections.give_back(self._connection)
         return [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
 
     def _read(self) -> Any:
@@ -157,28 +153,49 @@ class Sent:
 
         pgconn = self._pgconn
         try:
-            while pgconn.flush():  # a large result that the socket has not taken at once
-                _ready(pgconn.socket, or_writable=True)
+            while pgconn.flush():  # more than the socket takes at once
+                _wait(pgconn.socket, or_writable=True)
                 pgconn.consume_input()
-            # libpq would wait by itself, but with every other thread of this process.
+            # libpq would wait by itself, but holding the interpreter's lock: every other thread would stand still.
             while pgconn.is_busy():
-                _ready(pgconn.socket)
+                _wait(pgconn.socket)
                 pgconn.consume_input()
             result = pgconn.get_result()
-            while pgconn.get_result() is not None:  # the end of the answer, behind which the connection is idle
+            while pgconn.get_result() is not None:  # until libpq says that the connection is idle
                 pass
         except OperationalError as error:
-            raise _as_sqlalchemy(error, self._statement, lost=True) from error
-        return _check(result, pgconn, self._statement, pq.ExecStatus.TUPLES_OK)
+            raise _as_sqlalchemy(error, self._sql, lost=True) from error
+        return _checked(result, pgconn, self._sql, pq.ExecStatus.TUPLES_OK)
 
 
-def _throw_away(connection: Connection) -> None:
-    """What failed may mean anything: a server that is gone, or no longer the primary."""
+def _send(connection: Connection, statement: PreparedStatement, parameters: Sequence[bytes]) -> Any:
+    """Send a statement; returns libpq's connection, on which the answer comes."""
+    from psycopg import OperationalError, pq  # noqa: PLC0415 - an optional dependency
+
+    driver: Any = connection.connection.driver_connection
+    pgconn = driver.pgconn
+    try:
+        if driver.prepare_threshold is None:  # a pooler that hands statements to different servers
+            pgconn.send_query_params(statement.sql.encode(), parameters)
+            return pgconn
+        name = statement.name.encode()
+        prepared = connection.info.setdefault(_PREPARED, set())
+        if name not in prepared:
+            _checked(pgconn.prepare(name, statement.sql.encode()), pgconn, statement.sql, pq.ExecStatus.COMMAND_OK)
+            prepared.add(name)
+        pgconn.send_query_prepared(name, parameters)
+    except OperationalError as error:
+        raise _as_sqlalchemy(error, statement.sql, lost=True) from error
+    return pgconn
+
+
+def _discard(connection: Connection) -> None:
+    """Close a connection on which something failed: its server may be gone, or no longer the primary."""
     connection.invalidate()
     connection.close()
 
 
-def _check(result: Any, pgconn: Any, statement: str, expected: int) -> Any:
+def _checked(result: Any, pgconn: Any, statement: str, expected: int) -> Any:
     if result.status == expected:
         return result
     from psycopg import errors  # noqa: PLC0415 - as above
@@ -196,16 +213,19 @@ def _as_sqlalchemy(error: Any, statement: str, *, lost: bool) -> DBAPIError:
     return cast("DBAPIError", wrapped)  # what it makes of an error of the driver
 
 
-def _has_gone(connection: Connection) -> bool:
-    """Whether the server has closed the connection: then there is something to read, its end."""
+def _is_closed_by_server(connection: Connection) -> bool:
+    """Whether the server has closed the connection: then there is something to read, the end of the stream."""
     pgconn = getattr(connection.connection.driver_connection, "pgconn", None)
     if pgconn is None:
         return False
-    return pgconn.status != 0 or _ready(pgconn.socket, wait_ms=0)
+    return pgconn.status != 0 or _wait(pgconn.socket, wait_ms=0)
 
 
-def _ready(socket: int, *, or_writable: bool = False, wait_ms: int | None = None) -> bool:
-    """Wait until there is something to read, or room to write; by poll, since select knows no descriptor above 1,023."""
+def _wait(socket: int, *, or_writable: bool = False, wait_ms: int | None = None) -> bool:
+    """Wait until there is something to read, or room to write; False where `wait_ms` is over before.
+
+    By poll, since select takes no descriptor above 1,023.
+    """
     if not hasattr(select, "poll"):  # eventlet takes it away, and makes select() a wait that lets others run
         writers = [socket] if or_writable else []
         ready = select.select([socket], writers, [], None if wait_ms is None else wait_ms / 1000)

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 
 from interlock.core.errors import ConfigurationError
 from interlock.core.events import STATE_CHANGED, Effects, EventEmitter
+from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted_url
 
-from .connections import KeptConnections
+from .connections import PinnedConnections
 from .dialects import DEFAULT_DRIVERS, dialect_named, dialect_of
 from .errors import is_transient
 from .retrying import retry_transient, run_transaction
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
+
+    from .connections import PendingResult, PreparedStatement
 
 __all__ = ["Database", "open_database"]
 
@@ -57,7 +60,7 @@ class Database:
         self.emitter = EventEmitter()
         self.after_commit: list[Callable[[Effects], None]] = []
         self._dialect = dialect_of(engine)
-        self._kept = KeptConnections(engine)
+        self._connections = PinnedConnections(engine)
         _opened.add(self)
 
     def __repr__(self) -> str:
@@ -96,7 +99,7 @@ class Database:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._kept.take() as connection, connection.begin():
+        with self._connections.take() as connection, connection.begin():
             yield connection
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -137,25 +140,38 @@ class Database:
         self.deliver(effects, self.emitter)
         return result
 
-    def send_prepared(
-        self, name: str, statement: str, parameters: Sequence[bytes]
-    ) -> Callable[[], list[list[bytes | None]]]:
-        """Send one hand-shaped statement as a transaction of its own; see `KeptConnections.send_prepared`.
+    def run_prepared(
+        self, statement: PreparedStatement, parameters: Sequence[bytes], kind: str, subject: str
+    ) -> list[list[bytes | None]]:
+        """Run one hand-shaped statement of PostgreSQL as a transaction of its own; its effects are the caller's to deliver.
+
+        Args:
+            statement: Prepared once per connection.
+            parameters: As texts.
+            kind: Names its fault points.
+            subject: What it is about, for them.
 
         Returns:
-            What waits for its rows, to be called in any case; none where the database gave it up and nothing was written.
+            Its rows, as texts; none also where the database gave it up with nothing written, or no id can look like a parameter.
+
+        Raises:
+            DBAPIError: The connection was lost, and whether it was committed is not known.
         """
-        sent = self._kept.send_prepared(name, statement, parameters)
-
-        def rows() -> list[list[bytes | None]]:
-            try:
-                return sent.rows()
-            except DBAPIError as error:
-                if is_transient(error) or _means_no_row(error):
-                    return []
-                raise
-
+        pending = self._connections.send_prepared(statement, parameters)
+        try:
+            fault_point(f"{kind}.sent", subject)
+        finally:
+            rows = self._rows_of(pending)
         return rows
+
+    @staticmethod
+    def _rows_of(pending: PendingResult) -> list[list[bytes | None]]:
+        try:
+            return pending.rows()
+        except DBAPIError as error:
+            if is_transient(error) or _means_no_row(error):
+                return []
+            raise
 
     def deliver(self, effects: Effects, emitter: EventEmitter) -> None:
         """Hand committed effects to whoever is attached, and then to the in-process listeners of `emitter`."""
@@ -184,12 +200,12 @@ class Database:
     def disown(self) -> None:
         """Start with an empty pool, and leave every connection to the process that opened it."""
         # Keep a reference: collecting an inherited connection would send Terminate on the parent's socket.
-        _inherited.extend((self.engine.pool, *self._kept.disown()))
+        _inherited.extend((self.engine.pool, *self._connections.disown()))
         self.engine.dispose(close=False)
 
     def dispose(self) -> None:
         """Close the pooled connections."""
-        self._kept.close()
+        self._connections.close()
         self.engine.dispose()
 
 

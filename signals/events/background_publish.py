@@ -1,8 +1,7 @@
-"""What is to be told soon, though not at once: by a thread, unless its process has something to tell before that.
+"""Publishes events from a background thread within 2 ms, so that the next step of a run-through does not wait for Redis.
 
-Between two steps of a ride nothing but the commit has to be waited for. A write to Redis there costs the next body a tenth of a
-millisecond or more; a few milliseconds later, while the process waits for its database, it costs nobody anything, and is
-one for several steps.
+A write to Redis between two steps costs the next body a tenth of a millisecond or more. A few milliseconds later, while the process
+waits for its database, it costs nobody anything, and is one write for several steps.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ if TYPE_CHECKING:
 
     from interlock.core.events import StateChange
 
-__all__ = ["Later"]
+__all__ = ["BackgroundPublish"]
 
 _WITHIN_S: Final = 0.002
 
 
-class Later:
-    """Changes that wait to be told, for one process.
+class BackgroundPublish:
+    """Changes that wait to be published, for one process.
 
     Args:
-        tell: Takes them and tells them; called by the thread. It must not raise.
+        publish: Takes what waits and publishes it; called by the thread. It must not raise.
     """
 
-    def __init__(self, tell: Callable[[], object]) -> None:
-        self._tell = tell
+    def __init__(self, publish: Callable[[], object]) -> None:
+        self._publish = publish
         self._changes: list[StateChange] = []
         self._lock = threading.Lock()
         self._due = threading.Event()
@@ -37,15 +36,15 @@ class Later:
         self._stopped = threading.Event()
 
     def add(self, changes: Iterable[StateChange]) -> None:
-        """Have changes told within milliseconds, behind those that wait already.
+        """Have changes published within milliseconds, behind those that wait already.
 
         Raises:
-            RuntimeError: The system gives this process no thread; the changes wait for whoever tells something.
+            RuntimeError: The system gives this process no thread; the changes wait for whoever publishes next.
         """
         with self._lock:
             self._changes += changes
             if self._thread is None:
-                self._thread = _deaf_thread(self._run)
+                self._thread = _signal_masked_thread(self._run)
         self._due.set()
 
     @property
@@ -54,7 +53,7 @@ class Later:
         return bool(self._changes)
 
     def take(self) -> list[StateChange]:
-        """All that wait, for whoever tells them now."""
+        """All that wait, for whoever publishes them now."""
         with self._lock:
             changes, self._changes = self._changes, []
             return changes
@@ -69,14 +68,11 @@ class Later:
             self._due.wait()
             self._stopped.wait(_WITHIN_S)
             self._due.clear()
-            self._tell()
+            self._publish()
 
 
-def _deaf_thread(run: Callable[[], None]) -> threading.Thread:
-    """A thread that no signal finds: whoever stops a body means the main one, in a call that only a signal of its own ends.
-
-    A daemon: nothing that it may still have to say is worth keeping a process for.
-    """
+def _signal_masked_thread(run: Callable[[], None]) -> threading.Thread:
+    """Start a daemon thread with all signals blocked: the soft signal must reach the main thread, which it interrupts."""
     thread = threading.Thread(target=run, name="interlock-events", daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a thread begins with its maker's mask
     try:

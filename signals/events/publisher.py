@@ -10,19 +10,18 @@ import logging
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from interlock.core.backoff import Backoff, BackoffTimer
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import redacted_url
-from interlock.signals.deferred_work import is_ending
-from interlock.signals.run_through import current_ride
 
-from .background_publish import Later
+from .background_publish import BackgroundPublish
 from .cloud_event import channel, encode
 from .redis_connection import open_redis
-from .redis_pipeline import Wire
+from .redis_pipeline import RedisPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,37 +85,46 @@ class EventPublisher:
         return f"<EventPublisher {redacted_url(self._url)} {self._prefix}>"
 
     def __call__(self, effects: Effects) -> None:
-        """Publish the changes of a committed transaction, on a ride within milliseconds; never raises."""
+        """Publish the changes of a committed transaction; never raises."""
         changes = effects.changes
         if not changes or self._closed:
             return
         few = len(changes) <= FEW
-        if few and is_ending() and current_ride() is not None:
+        line = self._own_line()
+        if few and line.in_background:
             try:
-                self._own_line().later.add(changes)
+                line.background.add(changes)
             except RuntimeError:  # no thread is to be had
                 self.flush()
         else:
             self.publish(changes, wait=not few)
 
-    def flush(self) -> None:
-        """Tell what a ride has left to be told; at its end, so that nothing waits for a thread in a process that may end."""
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """For a block of a process that does one thing at a time: publish by a thread within milliseconds, the rest at the end."""
         line = self._own_line()
-        if line.later.waits:
+        line.in_background = True
+        try:
+            yield
+        finally:
+            line.in_background = False
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish what waits for the background thread, and wait for what the thread is at."""
+        line = self._own_line()
+        if line.background.waits:
             self.publish((), wait=False)
         with line.order:
-            return  # behind what the thread is about
+            return
 
-    def publish(
-        self, changes: Sequence[StateChange], *, wait: bool = True, ahead: Sequence[Command] = (), hurry: bool = False
-    ) -> bool:
+    def publish(self, changes: Sequence[StateChange], *, wait: bool = True, first: Sequence[Command] = ()) -> bool:
         """Publish changes in the given order, in one round trip per 1,000; never raises.
 
         Args:
             changes: Committed ones.
             wait: For Redis to have taken them; else only for their sending, and a failure may show at the next call.
-            ahead: Commands that go out in front of them, in the same write, and whose answers are waited for in any case.
-            hurry: Not to wait for these either; `settle` says later whether they were taken.
+            first: Commands that go out in front of them, in the same write, and whose replies are waited for in any case.
 
         Returns:
             Whether Redis took all that this has waited for. False is no error: subscribers that catch up read the history.
@@ -125,20 +133,18 @@ class EventPublisher:
             return False
         line = self._own_line()
         if not line.admits():
-            line.skipped += len(changes) + len(line.later.take())
+            line.skipped += len(changes) + len(line.background.take())
             return False
         with line.order:
-            waiting = line.later.take()
+            waiting = line.background.take()
             changes = [*waiting, *changes] if waiting else changes
-            return not (changes or ahead) or self._publish(line, changes, wait=wait, ahead=ahead, hurry=hurry)
+            return not (changes or first) or self._publish(line, changes, wait=wait, first=first)
 
-    def _publish(
-        self, line: _Line, changes: Sequence[StateChange], *, wait: bool, ahead: Sequence[Command], hurry: bool
-    ) -> bool:
+    def _publish(self, line: _Line, changes: Sequence[StateChange], *, wait: bool, first: Sequence[Command]) -> bool:
         subject = changes[0].workflow_id if changes else ""
         try:
             copies = fault_point("events.publish", subject) if changes else 1
-            self._send(line.wire, changes if copies == 1 else [*changes] * copies, ahead, wait=wait, hurry=hurry)
+            self._send(line.pipeline, changes if copies == 1 else [*changes] * copies, first, wait=wait)
             if changes:
                 fault_point("events.published", subject)
         except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands and the worker must go on
@@ -147,34 +153,29 @@ class EventPublisher:
         self._report_recovery(line)
         return True
 
-    def settle(self) -> bool:
-        """Whether Redis has taken all that was sent ahead in a hurry since the last call; waits for its answer to these."""
-        return self._own_line().wire.settle()
-
     @property
     def address(self) -> dict[str, Any]:
         """Where this process's connections lead, as redis-py's pool has it, credentials included."""
         return dict(self._own_line().client.connection_pool.connection_kwargs)
 
     def close(self) -> None:
-        """Tell what waits, and close this process's connections; what comes later is not published."""
+        """Publish what waits, and close this process's connections; what comes later is not published."""
         if not self._closed:
             self.flush()
         self._closed = True
         self._own_line().close()
 
     def _send(
-        self, wire: Wire, changes: Sequence[StateChange], ahead: Sequence[Command], *, wait: bool, hurry: bool
+        self, pipeline: RedisPipeline, changes: Sequence[StateChange], first: Sequence[Command], *, wait: bool
     ) -> None:
         deadline = self._clock() + self._budget_s
         for start in range(0, max(len(changes), 1), CHUNK):
             if start and self._clock() > deadline:
                 msg = f"{start} of {len(changes)} events took over {self._budget_s:g} s"
                 raise TimeoutError(msg)
-            commands = [*ahead, *self._commands(changes[start : start + CHUNK])]
-            first = 0 if hurry else len(ahead)
-            wire.send(commands, wait_for=len(commands) if wait else first, watch=len(ahead))
-            ahead = ()
+            commands = [*first, *self._commands(changes[start : start + CHUNK])]
+            pipeline.send(commands, wait_for=len(commands) if wait else len(first))
+            first = ()
 
     def _commands(self, changes: Sequence[StateChange]) -> Iterator[Command]:
         for change in changes:
@@ -186,7 +187,9 @@ class EventPublisher:
 
     def _open_line(self) -> _Line:
         return _Line(
-            open_redis(self._url, timeout_s=self._timeout_s), Later(self.flush), BackoffTimer(_PAUSES, self._clock)
+            open_redis(self._url, timeout_s=self._timeout_s),
+            BackgroundPublish(self.flush),
+            BackoffTimer(_PAUSES, self._clock),
         )
 
     def _own_line(self) -> _Line:
@@ -215,29 +218,31 @@ class EventPublisher:
 
 @dataclass(slots=True)
 class _Line:
-    """One process's client, what waits to be told by it, and whether it is worth trying: a circuit breaker.
+    """One process's client, what waits for its background thread, and whether it is worth trying: a circuit breaker.
 
     `order` is held from taking what waits until it is sent, so that events leave in the order of their changes.
+    `in_background`: changes are left to the thread.
     `skipped` is counted without the lock: it is a figure for the log.
     """
 
     client: redis.Redis
-    later: Later
+    background: BackgroundPublish
     next_try: BackoffTimer
-    wire: Wire = field(init=False)
+    pipeline: RedisPipeline = field(init=False)
     order: threading.RLock = field(default_factory=threading.RLock)  # a handler of log lines may publish
     pid: int = field(default_factory=os.getpid)
+    in_background: bool = False
     skipped: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Make the wire of the client."""
-        self.wire = Wire(self.client)
+        """Make the client's pipeline."""
+        self.pipeline = RedisPipeline(self.client)
 
     def close(self) -> None:
         """Close its connections."""
-        self.later.stop()
-        self.wire.close()
+        self.background.stop()
+        self.pipeline.close()
         self.client.close()
 
     @property

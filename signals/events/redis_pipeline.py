@@ -1,9 +1,7 @@
-"""A Redis connection on which commands go out in one write, and answers that nobody needs are not waited for.
+"""Sends Redis commands in one write, and reads the replies that nobody waits for before the next write.
 
-What PUBLISH answers is how many listened, which nobody wants to know; but an error may be in it, and a connection whose answers
-are not read fills up. So what is owed is read before the next sending, when it has long been there: a commit that has something
-to tell waits for one `send` and for nothing else. Commands that matter may be left to themselves like this too: they are watched,
-and `settle` says whether all of them were taken.
+PUBLISH replies how many listened, which nobody needs; but a reply may be an error, and a connection whose replies are not read
+fills up. By the next write they have long arrived, so draining them then costs no waiting.
 """
 
 from __future__ import annotations
@@ -16,32 +14,28 @@ import redis
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Command", "Wire"]
+__all__ = ["Command", "RedisPipeline"]
 
 Command = tuple[str | bytes, ...]
 """A Redis command with its arguments."""
 
 
-class Wire:
+class RedisPipeline:
     """One connection of a client's, for one process; threads may share it."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._connection: Any = None
-        self._owed = 0
-        self._watched = 0  # of the answers that are owed, the first
-        self._all_taken = True
-        self._refusal: redis.ResponseError | None = None  # of which nobody has been told
+        self._pending_replies = 0
+        self._refusal: redis.ResponseError | None = None  # the last one that was not raised yet
         self._lock = threading.Lock()
 
-    def send(self, commands: Sequence[Command], *, wait_for: int, watch: int = 0) -> None:
+    def send(self, commands: Sequence[Command], *, wait_for: int) -> None:
         """Send commands in one write.
 
         Args:
             commands: In their order.
-            wait_for: Of how many, from the first, to read the answers before returning; errors of the rest show at the next call.
-            watch: Of how many, from the first, `settle` is to say whether they were taken; of those of a call that has failed it
-                says nothing.
+            wait_for: Of how many, from the first, to read the replies before returning; errors of the rest show at the next call.
 
         Raises:
             RedisError: Redis is away, or refused one of these or of those before.
@@ -49,47 +43,32 @@ class Wire:
         if not commands:
             return
         with self._lock:
-            connection = self._ready()
+            connection = self._ready_connection()
             try:
                 connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                self._owed += len(commands)
-                self._read_owed(connection, len(commands) - wait_for)
-                self._tell_refusal()
-                self._watched = max(watch - wait_for, 0)
+                self._pending_replies += len(commands)
+                self._drain_replies(connection, leave=len(commands) - wait_for)
+                self._raise_refusal()
             except BaseException:
                 self._drop()
                 raise
-
-    def settle(self) -> bool:
-        """Read what is owed; False where one of the commands that were watched since the last call may not have been taken."""
-        with self._lock:
-            try:
-                if self._watched:
-                    self._read_owed(self._connection)
-            except (redis.RedisError, OSError):
-                self._drop()
-            except BaseException:
-                self._drop()
-                raise
-            all_taken, self._all_taken = self._all_taken, True
-            return all_taken
 
     def close(self) -> None:
         """Close the connection; the next sending opens another."""
         with self._lock:
             self._drop()
 
-    def _ready(self) -> Any:
-        """The connection, with nothing owed on it; a new one where the old one has gone with what it owed."""
+    def _ready_connection(self) -> Any:
+        """The connection, with no reply pending; a new one where the old one has gone, with what was on it."""
         connection = self._connection
         if connection is not None:
             try:
-                self._read_owed(connection)
-                self._tell_refusal()
+                self._drain_replies(connection)
+                self._raise_refusal()
                 if connection.can_read(timeout=0):
-                    self._drop()  # nothing is owed, so this is the end of it
+                    self._drop()  # no reply is pending, so this is the end of the stream
             except (redis.ConnectionError, redis.TimeoutError, OSError):
-                self._drop()  # what was on it is lost, as a message to nobody is
+                self._drop()  # its events are lost, as a message to nobody is
             except BaseException:
                 self._drop()
                 raise
@@ -97,27 +76,22 @@ class Wire:
             self._connection = self._client.connection_pool.get_connection()
         return self._connection
 
-    def _read_owed(self, connection: Any, but: int = 0) -> None:
-        while self._owed > but:
+    def _drain_replies(self, connection: Any, leave: int = 0) -> None:
+        while self._pending_replies > leave:
             try:
                 connection.read_response()
-            except redis.ResponseError as error:  # of one message; the answers behind it have to be read all the same
-                if self._watched:
-                    self._all_taken = False
-                else:
-                    self._refusal = error
-            self._owed -= 1
-            self._watched = max(self._watched - 1, 0)
+            except redis.ResponseError as error:  # of one command; the replies behind it have to be read all the same
+                self._refusal = error
+            self._pending_replies -= 1
 
-    def _tell_refusal(self) -> None:
+    def _raise_refusal(self) -> None:
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             raise refusal
 
     def _drop(self) -> None:
-        self._all_taken = self._all_taken and not self._watched
         connection, self._connection = self._connection, None
-        self._owed, self._watched, self._refusal = 0, 0, None
+        self._pending_replies, self._refusal = 0, None
         if connection is not None:
             connection.disconnect()
             self._client.connection_pool.release(connection)

@@ -1,7 +1,7 @@
-"""The request of a step that comes without a message: what its message would have made of it.
+"""Makes the Celery request of a step that comes without a message, as its message would have made it.
 
-A body, and whoever receives Celery's signals, must not see a difference: so the headers are those that Celery itself gives a
-message of this kind, and the rest is what a worker adds when it takes one.
+A body, and whoever receives Celery's signals, must not see a difference: the headers are those that Celery itself gives a message
+of this kind, and the rest is what a worker adds when it takes one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from celery.app.task import Context
 from interlock.core.redaction import HIDDEN
 from interlock.signals.step_header import HEADER, header_of
 
+from .held_attempt import HELD_KEY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery import Celery
 
     from interlock.core.events import Dispatch
+
+    from .held_attempt import HeldAttempt
 
 __all__ = ["CarriedRequests"]
 
@@ -32,20 +36,26 @@ class CarriedRequests:
         self._headers: dict[str, dict[str, Any]] = {}
 
     def make(
-        self, dispatch: Dispatch, args: list[Any], kwargs: dict[str, Any], carrier: Mapping[str, Any]
+        self,
+        dispatch: Dispatch,
+        held: HeldAttempt,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        message: Mapping[str, Any],
     ) -> dict[str, Any]:
         """The request of an attempt.
 
         Args:
             dispatch: The attempt.
+            held: The same, claimed.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
-            carrier: The request of the message on which this process came.
+            message: The request of the message on which this process came.
         """
         headers = self._headers.get(dispatch.task)
         if headers is None or self._show_payloads:
             headers = self._headers[dispatch.task] = self._headers_of(dispatch, args, kwargs)
-        priority = dispatch.spec.get("priority", carrier["delivery_info"].get("priority"))
+        priority = dispatch.spec.get("priority", message["delivery_info"].get("priority"))
         identity = header_of(dispatch)
         return {
             **headers,
@@ -54,11 +64,12 @@ class CarriedRequests:
             "root_id": dispatch.run_id,
             "parent_id": dispatch.run_id,
             HEADER: identity,
+            HELD_KEY: held,
             "properties": {"correlation_id": dispatch.task_id, "reply_to": ""},
             "reply_to": "",
             "correlation_id": dispatch.task_id,
-            "hostname": carrier.get("hostname"),
-            "delivery_info": {**carrier["delivery_info"], "priority": priority, "redelivered": False},
+            "hostname": message.get("hostname"),
+            "delivery_info": {**message["delivery_info"], "priority": priority, "redelivered": False},
             "args": args,
             "kwargs": kwargs,
             "is_eager": False,

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     from interlock.core.attempts.claims import AttemptRef, Claim
 
-__all__ = ["HeldAttempt", "StepInterrupted", "held_attempt", "hold_attempt"]
+    from .run_through_session import RunThroughSession
 
-_HELD: Final = "_interlock_held"
+__all__ = ["HELD_KEY", "HeldAttempt", "StepInterrupted", "held_attempt", "hold_attempt"]
+
+HELD_KEY: Final = "_interlock_held"
+"""Where a request has its attempt: an attribute, and a key of the mapping that it is made of."""
 
 
 class StepInterrupted(SoftTimeLimitExceeded):
@@ -37,7 +40,8 @@ class HeldAttempt:
         claim: The answer to the claim.
         interrupted: The body was told to stop: what it raises then does not count.
         soft_limited: A soft signal that is not ours has reached the body: a time limit, or a foreign revoke.
-        carried: Its process came to it on the message of an earlier step.
+        has_own_message: False where its process has run through to it, on the message of an earlier step.
+        session: May run what the attempt makes ready, where there is one.
         begun_at: When the attempt reached this process; monotonic seconds.
         asked_at: When the body last asked whether to stop; monotonic seconds.
         asks: The approval that the body asks for by ending its attempt.
@@ -50,7 +54,8 @@ class HeldAttempt:
     claim: Claim
     interrupted: bool = False
     soft_limited: bool = False
-    carried: bool = False
+    has_own_message: bool = True
+    session: RunThroughSession | None = None
     begun_at: float = field(default_factory=time.monotonic)
     asked_at: float = 0.0
     asks: dict[str, Any] | None = None
@@ -73,10 +78,10 @@ class HeldAttempt:
 
 def held_attempt(request: Any) -> HeldAttempt | None:
     """What was claimed for this request, if it is a step's and has asked."""
-    found = getattr(request, _HELD, None)
+    found = getattr(request, HELD_KEY, None)
     return found if isinstance(found, HeldAttempt) else None
 
 
 def hold_attempt(request: Any, held: HeldAttempt) -> None:
     """Keep an attempt on the request of its task."""
-    setattr(request, _HELD, held)
+    setattr(request, HELD_KEY, held)

@@ -27,8 +27,6 @@ from interlock.core.errors import InterlockError, NotJson, PayloadTooLarge
 from interlock.core.fault_points import fault_point
 from interlock.core.json_values import checked_json, plain_json
 from interlock.core.model.retry import exception_names
-from interlock.signals.deferred_work import at_end, begun
-from interlock.signals.run_through import current_ride
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import read_header
 
@@ -39,15 +37,14 @@ if TYPE_CHECKING:
 
     from celery import Celery, Task
 
+    from interlock.core.attempts.run_through import RunThroughOffer
     from interlock.core.model.retry import FailureKind
     from interlock.signals.runtime import Runtime
-    from interlock.signals.step_header import StepHeader
+
+    from .run_through_session import RunThroughSession
 
 __all__ = [
-    "begin_claim",
     "claim_attempt",
-    "expect",
-    "forget_expected",
     "persist",
     "report_discarded",
     "report_failure",
@@ -64,51 +61,33 @@ _LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
 _REPORT_PAUSES = Backoff(0.1, 2.0, jitter=1.0)
 
 
-_expected: dict[str, Callable[[], HeldAttempt]] = {}
+def claim_attempt(task: Task[..., Any], task_id: str, session: RunThroughSession | None = None) -> None:
+    """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it.
 
-
-def expect(task_id: str, held: Callable[[], HeldAttempt]) -> None:
-    """Have the next `task_prerun` of an attempt find its claim made, or begun."""
-    _expected.clear()
-    _expected[task_id] = held
-
-
-def forget_expected() -> None:
-    """Behind the tracer: a claim that no `task_prerun` has asked for is waited for, because it has a connection."""
-    while _expected:
-        task_id, held = _expected.popitem()
-        held()
-        logger.warning("%s was claimed and not begun; its lease will run out and the step is tried again", task_id)
-
-
-def claim_attempt(task: Task[..., Any], task_id: str) -> None:
-    """`task_prerun`: claim the attempt. Whether the body runs is decided by `before_start`, which can still stop it."""
-    claimed = _expected.pop(task_id, None)
-    if claimed is None:
-        header = read_header(task.request)
-        if header is None:
-            return
-        claimed = begin_claim(task.app, header, task_id, task.request.hostname)
-    hold_attempt(task.request, claimed())
-
-
-def begin_claim(app: Celery, header: StepHeader, task_id: str, hostname: str | None) -> Callable[[], HeldAttempt]:
-    """Begin to claim an attempt; what is returned waits for the answer, and is to be called once."""
+    Args:
+        task: About to run.
+        task_id: Its Celery id.
+        session: Of the message on which this process came, where it may run further steps.
+    """
+    request = task.request
+    if held_attempt(request) is not None:
+        return  # claimed with the completion of the step before it
+    header = read_header(request)
+    if header is None:
+        return
     ref = AttemptRef(header.run_id, header.step_id, task_id, uuid4().hex)
     begun_at = time.monotonic()
-    claimed = begun(lambda: runtime_of(app).attempts.begin_claim(ref, hostname or "worker"))
+    claim = _claim(task.app, ref, request.hostname or "worker")
+    hold_attempt(request, HeldAttempt(ref, claim, begun_at=begun_at, session=session))
 
-    def held() -> HeldAttempt:
-        try:
-            claim = persist(claimed, retry_s=runtime_of(app).settings.lease_s / 3)
-        except (
-            Exception
-        ) as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
-            logger.exception("could not claim %s", task_id)
-            claim = Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
-        return HeldAttempt(ref, claim, begun_at=begun_at)
 
-    return held
+def _claim(app: Celery, ref: AttemptRef, worker: str) -> Claim:
+    try:
+        runtime = runtime_of(app)
+        return persist(lambda: runtime.attempts.claim(ref, worker), retry_s=runtime.settings.lease_s / 3)
+    except Exception as error:  # whatever it is, the body must not run unclaimed; the sweeper sends the attempt again
+        logger.exception("could not claim %s", ref.task_id)
+        return Claim(granted=False, reason=f"the claim failed: {type(error).__name__}")
 
 
 def report_success(task: Task[..., Any], result: Any) -> None:
@@ -128,27 +107,18 @@ def report_success(task: Task[..., Any], result: Any) -> None:
     except PayloadTooLarge as error:
         failure = Failure("unusable", str(error))
     else:
-        completed = _completion(runtime, held, document)
-        at_end(lambda: _report(task, held, completed))
+        # One offer for all tries: by its token a try finds what an earlier one has claimed whose answer was lost.
+        stopped = held.interrupted or held.soft_limited
+        offer = None if held.session is None or stopped else held.session.offer()
+        _report(task, held, lambda: _complete(runtime, held, document, offer))
         return
     _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
 
 
-def _completion(runtime: Runtime, held: HeldAttempt, document: Any) -> Callable[[], object]:
-    """Begin to report a result, where the process is on a ride with the offer to go on; what is returned ends it."""
-    ride = current_ride()
-    stopped = held.interrupted or held.soft_limited
-    onward = None if ride is None or stopped else ride.offer()
-    completed = begun(lambda: runtime.attempts.begin_completion(held.ref, document, onward))
-    if ride is None or onward is None:
-        return completed
-
-    def complete() -> None:
-        _, taken = completed()
-        if taken is not None:
-            ride.hold(taken, onward)
-
-    return complete
+def _complete(runtime: Runtime, held: HeldAttempt, document: Any, offer: RunThroughOffer | None) -> None:
+    _, claimed = runtime.attempts.complete_and_claim_next(held.ref, document, offer)
+    if claimed is not None and offer is not None and held.session is not None:
+        held.session.claimed(claimed, offer)
 
 
 def report_failure(task: Task[..., Any], exception: BaseException, trace: Any = None) -> None:
@@ -238,7 +208,7 @@ def _failure_of(task: Task[..., Any], held: HeldAttempt, exception: BaseExceptio
     if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
         # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
         # Of one that came on another step's message, that message was revoked: it is run again.
-        revoked: FailureKind = "interrupted" if held.carried else "revoked"
+        revoked: FailureKind = "revoked" if held.has_own_message else "interrupted"
         cause: FailureKind = "timeout" if _ran_into_limit(task, held) else revoked
         return Failure(cause, message, exception_names(type(exception)), meta)
     if isinstance(exception, TimeLimitExceeded):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from sqlalchemy import delete, event, select, update
 
-from interlock.core.database.connections import KeptConnections
+from interlock.core.database.connections import PinnedConnections, PreparedStatement
 from interlock.core.database.tables import ControlCommand, RedispatchBudget, StateHistory, WorkflowRun, WorkflowStep
 from interlock.core.database.types import seconds_after
 
@@ -90,18 +90,18 @@ def forget_everything(database: Database) -> None:
 def counted(engine: Engine) -> Iterator[list[str]]:
     """Collect the statements that are sent to the database inside the block, and the names of the prepared ones."""
     statements: list[str] = []
-    send_prepared = KeptConnections.send_prepared
+    send_prepared = PinnedConnections.send_prepared
 
     def collect(*event_arguments: object) -> None:
         statements.append(str(event_arguments[2]))
 
-    def collect_prepared(kept: KeptConnections, name: str, *rest: Any) -> Any:
-        statements.append(name)
-        return send_prepared(kept, name, *rest)
+    def collect_prepared(connections: PinnedConnections, statement: PreparedStatement, *rest: Any) -> Any:
+        statements.append(statement.name)
+        return send_prepared(connections, statement, *rest)
 
     event.listen(engine, "before_cursor_execute", collect)
     try:
-        with patch.object(KeptConnections, "send_prepared", collect_prepared):
+        with patch.object(PinnedConnections, "send_prepared", collect_prepared):
             yield statements
     finally:
         event.remove(engine, "before_cursor_execute", collect)
@@ -124,19 +124,19 @@ class Traffic:
 def traffic(engine: Engine) -> Iterator[Traffic]:
     """Collect statements as `counted` does, but for SQLite's BEGIN, which is one, and commits."""
     sent = Traffic()
-    send_prepared = KeptConnections.send_prepared
+    send_prepared = PinnedConnections.send_prepared
 
-    def note_prepared(*arguments: Any) -> Any:
-        answer = send_prepared(*arguments)
-        sent.ends.append(arguments[1])
-        return answer
+    def note_prepared(connections: PinnedConnections, statement: PreparedStatement, *rest: Any) -> Any:
+        pending = send_prepared(connections, statement, *rest)
+        sent.ends.append(statement.name)
+        return pending
 
     def committed(_: Connection) -> None:
         sent.ends.append("COMMIT")
 
     event.listen(engine, "commit", committed)
     try:
-        with patch.object(KeptConnections, "send_prepared", note_prepared), counted(engine) as sent.statements:
+        with patch.object(PinnedConnections, "send_prepared", note_prepared), counted(engine) as sent.statements:
             yield sent
     finally:
         event.remove(engine, "commit", committed)

@@ -69,13 +69,13 @@ class WorkerDouble:
         """Report the result of a held attempt."""
         return self.attempts.complete(self.held.pop(key), result)
 
-    def go_on(self, key: str, onward: RunThroughOffer, result: object = None) -> str | None:
-        """Report the result of a held attempt and offer to go on; returns the key of the step that is held now."""
-        _, taken = self.attempts.complete_and_go_on(self.held.pop(key), result, onward)
-        if taken is None:
+    def run_through(self, key: str, offer: RunThroughOffer, result: object = None) -> str | None:
+        """Report the result of a held attempt and offer to run the next; returns the key of the step that is held now."""
+        _, claimed = self.attempts.complete_and_claim_next(self.held.pop(key), result, offer)
+        if claimed is None:
             return None
-        self.held[taken.key] = AttemptRef(taken.run_id, taken.step_id, taken.task_id, onward.token)
-        return taken.key
+        self.held[claimed.key] = AttemptRef(claimed.run_id, claimed.step_id, claimed.task_id, offer.token)
+        return claimed.key
 
     def fail(self, key: str, failure: Failure | None = None) -> Report:
         """Report the failure of a held attempt, an error by default."""

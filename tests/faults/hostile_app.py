@@ -43,7 +43,7 @@ def _exhaust(**_: Any) -> None:
     if name is None:
         return
     database = runtime_of(app).database
-    database._kept.close()  # what it keeps for itself is in the pool again
+    database._connections.close()  # what it keeps for itself is in the pool again
     database.engine.pool._timeout = 0.2  # type: ignore[attr-defined] # not half a minute for each try
     taken = [database.engine.connect() for _ in range(_CONNECTIONS)]
     mark("exhausted", name)

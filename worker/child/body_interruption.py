@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from interlock.signals.steps.held_attempt import HeldAttempt
 
-__all__ = ["BodyInterrupter", "interrupter"]
+__all__ = ["BodyInterrupter"]
 
 
 class BodyInterrupter:
@@ -105,6 +105,3 @@ def _body_code(task: Task[..., Any]) -> CodeType | None:
         if custom is not None and cls.__module__ != "celery.app.task":
             return getattr(custom, "__code__", None)
     return getattr(task.run, "__code__", None)
-
-
-interrupter = BodyInterrupter()

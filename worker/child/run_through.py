@@ -1,10 +1,10 @@
-"""Run-through: a pool's child that has completed a step goes on with the next one, as a Celery task like any other.
+"""Runs one step behind another in a pool's child without a message, each as a Celery task like any other (run-through).
 
-Behind a step's tracer (`tracing`) the next one's is called, in a loop and not within the first, as long as the report of each
-brings the claim of another. MAIN knows nothing of it. It gets the first task's outcome when the last one has ended, and
-acknowledges the message then (or has done so before).
+In each child the tracers of all tasks are wrapped, once Celery has built them. Behind the tracer of a message's own step the next
+one's is called, in a loop and not within the first, as long as the report of each brings the claim of another. MAIN knows nothing
+of it: it gets the first task's outcome when the last one has ended, and acknowledges the message then (or has done so before).
 
-Only children of a prefork pool do that: what runs in MAIN itself would keep it from its timers and its broker for too long.
+Only prefork children do that: what runs in MAIN itself would keep it from its timers and its broker for too long.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from celery import signals
 from celery.app.routes import MapRoute
 from celery.exceptions import Reject
 from celery.utils.imports import symbol_by_name
 
-from interlock.core.attempts.attempts import AttemptRef, Claim
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.plan.run_through import kind_of
 from interlock.signals.dispatch.dispatcher import ArgumentsRefused, render_arguments
-from interlock.signals.run_through import Ride
 from interlock.signals.runtime import runtime_of
-from interlock.signals.step_header import HEADER, kinds_ahead
+from interlock.signals.step_header import HEADER, next_kinds
 from interlock.signals.steps.carried_request import CarriedRequests
-from interlock.signals.steps.held_attempt import HeldAttempt
-from interlock.signals.steps.receivers import expect, persist
+from interlock.signals.steps.receivers import persist
+from interlock.signals.steps.run_through_session import RunThroughSession
 from interlock.worker.interrupt_notes import InterruptNotes
+from interlock.worker.pool_mode import is_prefork
 
 from .step_mixin import StepMixin
+from .step_process import step_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,51 +38,87 @@ if TYPE_CHECKING:
 
     from celery import Celery, Task
 
+    from interlock.core.attempts.claims import AttemptRef
     from interlock.core.events import Dispatch
+    from interlock.signals.steps.held_attempt import HeldAttempt
 
     Tracer: TypeAlias = Callable[..., Any]
 
-__all__ = ["RunThrough"]
+__all__ = ["RunThrough", "prepare_run_through"]
 
 logger = logging.getLogger("interlock.worker")
 
 _DEFAULT_STRATEGY = "celery.worker.strategy:default"
 
 
+def prepare_run_through(worker: Any) -> None:
+    """In MAIN: have each child of a worker's prefork pool wrap its tracers."""
+
+    def on_process_init(**_: Any) -> None:
+        # A time limit that the worker sets for all tasks would hit the later steps of a message.
+        if is_prefork(worker) and not (worker.time_limit or worker.soft_time_limit):
+            RunThrough(worker.app).wrap_tracers()
+
+    signals.worker_process_init.connect(on_process_init, weak=False, dispatch_uid="interlock.run_through")
+
+
 class RunThrough:
-    """One child of the pool.
+    """One child of the pool."""
 
-    Args:
-        app: Its app.
-        tracers: By the name of the task.
-    """
-
-    def __init__(self, app: Celery, tracers: Mapping[str, Tracer]) -> None:
+    def __init__(self, app: Celery) -> None:
         self._app: Any = app
-        self._tracers = tracers
+        self._tasks = {name: task for name, task in app.tasks.items() if isinstance(task, StepMixin)}
+        self._tracers: dict[str, Tracer] = {name: task.__trace__ for name, task in self._tasks.items()}
         self._kinds: dict[tuple[str, str], frozenset[str]] = {}
         self._parent = os.getppid()
         notes = InterruptNotes.inherited()
         self._closing = None if notes is None else str(notes.closing)
         self._requests: CarriedRequests | None = None
 
+    def wrap_tracers(self) -> None:
+        """Wrap the tracer of every task that can be a step."""
+        for name, task in self._tasks.items():
+            task.__trace__ = self._wrapped(task, self._tracers[name])
+
+    def _wrapped(self, task: Task[..., Any], tracer: Tracer) -> Tracer:
+        def trace(uuid: str, args: Any, kwargs: Any, request: dict[str, Any] | None = None) -> Any:
+            session = None if request is None else self._session(task, uuid, request)
+            if session is None or request is None:
+                return tracer(uuid, args, kwargs, request)
+            step_process.session = session
+            try:
+                with runtime_of(self._app).events_in_background():
+                    outcome = tracer(uuid, args, kwargs, request)
+                    while (following := session.take_next()) is not None:
+                        self._run(*following, request)
+                    return outcome
+            finally:
+                step_process.session = None
+
+        return trace
+
     # --- the next step ---------------------------------------------------------------------------------------------------
 
-    def go_on(self, dispatch: Dispatch, token: str, carrier: dict[str, Any]) -> None:
-        """Run a step that is claimed already, as its message would have."""
-        ref = AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id, token)
+    def _run(self, dispatch: Dispatch, held: HeldAttempt, message: dict[str, Any]) -> None:
+        """Run a step that is claimed already, as a message of its own would have.
+
+        Args:
+            dispatch: Its attempt.
+            held: The same, claimed.
+            message: The request of the message on which this process came.
+        """
+        ref = held.ref
         try:
             arguments = self._arguments(dispatch, ref)
         except Exception:  # the first step's outcome must reach MAIN all the same
-            logger.exception("could not go on with %s; its lease will run out and the step is tried again", ref.task_id)
+            logger.exception("could not run %s; its lease will run out and the step is tried again", ref.task_id)
             return
         if arguments is None:
             return
         args, kwargs = arguments
         if self._requests is None:
             self._requests = CarriedRequests(self._app, show_payloads=runtime_of(self._app).settings.show_payloads)
-        request = self._requests.make(dispatch, args, kwargs, carrier)
-        expect(ref.task_id, lambda: HeldAttempt(ref, Claim(granted=True), carried=True))
+        request = self._requests.make(dispatch, held, args, kwargs, message)
         try:
             self._tracers[dispatch.task](dispatch.task_id, args, kwargs, request)
         except Reject:  # a message of its own would be rejected now; there is none, and the step was reported on
@@ -100,21 +137,21 @@ class RunThrough:
             persist(lambda: runtime.attempts.fail(ref, failure), retry_s=settings.report_retry_s)
             return None
 
-    # --- whether to go on --------------------------------------------------------------------------------------------------
+    # --- whether to run through --------------------------------------------------------------------------------------------
 
-    def ride(self, task: Task[..., Any], uuid: str, request: Mapping[str, Any] | None) -> Ride | None:
-        """The ride of a message; None where no plan asks for one, or MAIN's timers would not follow it."""
-        ahead = kinds_ahead(request.get(HEADER)) if request else None
-        if not request or not ahead or _is_limited(task, request):
+    def _session(self, task: Task[..., Any], message_id: str, request: Mapping[str, Any]) -> RunThroughSession | None:
+        """The session of a message; None where no plan asks for one, or MAIN's timers would not follow it."""
+        ahead = next_kinds(request.get(HEADER))
+        if not ahead or _is_limited(task, request):
             return None
         limit_s = runtime_of(self._app).settings.run_through_s
         where = request.get("delivery_info") or {}
         kinds = self._kinds_at(where.get("exchange"), where.get("routing_key"))
         if not limit_s or not kinds:
             return None
-        return Ride(uuid, kinds, ahead, limit_s=limit_s, may_go_on=self._may_go_on)
+        return RunThroughSession(message_id, kinds, ahead, limit_s=limit_s, may_continue=self._may_continue)
 
-    def _may_go_on(self) -> bool:
+    def _may_continue(self) -> bool:
         """Not in a warm shutdown, and not as an orphan, whose steps nobody could interrupt."""
         return os.getppid() == self._parent and not (self._closing and os.path.exists(self._closing))  # noqa: PTH110 - per step
 

@@ -16,7 +16,7 @@ from interlock.core.fault_points import fault_point
 from interlock.signals.step_header import read_header
 from interlock.signals.steps.held_attempt import StepInterrupted, held_attempt
 
-from .body_interruption import interrupter
+from .step_process import step_process
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -48,7 +48,7 @@ class StepMixin(Task):  # type: ignore[type-arg] # not subscriptable at run time
         super().before_start(task_id, args, kwargs)
         if held is not None:
             fault_point("body.begin", task_id)
-            interrupter.enter(self, held)
+            step_process.interrupter.enter(self, held)
 
     def retry(self, *args: Any, **options: Any) -> Retry:
         """Celery's `retry`, remembered: Celery would run the task again whatever its body does after this call.

@@ -130,17 +130,11 @@ class Engine:
     def _ended(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
         failure = Failure(news["cause"], news["message"], meta={"worker": self._hostname})
-        if not self._runtime.attempts.carrier_ended(ref, failure):
-            self._runtime.attempts.fail(ref, failure)
+        self._runtime.attempts.process_ended(ref, failure)
 
     def _revoked(self, news: dict[str, Any]) -> None:
         ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
         how = {name: news[name] for name in ("terminated", "expired", "softly")}
-        if how["terminated"] and not how["softly"]:
-            # The message was revoked, and its own step is settled: the one that its process had gone on to is only lost with it.
-            lost = Failure("worker_lost", "its process was ended by a revoke of the message that it came on")
-            if self._runtime.attempts.carrier_ended(ref, lost):
-                return
         self._runtime.attempts.revoked(ref, **how)
 
     def _unknown(self, news: dict[str, Any]) -> None:

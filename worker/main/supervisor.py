@@ -19,7 +19,7 @@ from celery.worker import state as worker_state
 from interlock.core.settings import Settings
 from interlock.signals.step_header import read_header
 from interlock.worker.interrupt_notes import SOFT_SIGNAL, InterruptNotes
-from interlock.worker.pool_mode import set_pool_mode
+from interlock.worker.pool_mode import blocks_main, is_prefork
 
 from .engine_link import EngineLink
 
@@ -58,9 +58,8 @@ class Supervisor:
         self._forgotten: list[Any] = []
         self._stopping = False
         self.pid = os.getpid()
-        self.pool_is_prefork = worker.pool_cls.__module__ == "celery.concurrency.prefork"
-        set_pool_mode(worker, prefork=self.pool_is_prefork)
-        self.pool_blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
+        self.pool_is_prefork = is_prefork(worker)
+        self.pool_blocks = blocks_main(worker)
 
     # --- the engine process --------------------------------------------------------------------------------------------
 

@@ -1,11 +1,10 @@
-"""The short way writes what the long way writes, and is taken for what is common."""
+"""The fast path writes what the slow path writes, and is taken for what is common."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,13 +13,13 @@ from sqlalchemy import event
 
 from interlock.core import TransitionVetoed, WorkflowController
 from interlock.core.attempts.attempts import AttemptRef, Report
-from interlock.core.attempts.fast_path import HotPath
 from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.database.tables import WorkflowStep
 from interlock.core.plan.run_through import kind_of
 from interlock.core.settings import Settings
 from tests.core.checker import check
 from tests.core.rows import Rows, counted, forget_everything, step
+from tests.core.slow_path import slow_path
 from tests.core.worker_double import WorkerDouble
 
 if TYPE_CHECKING:
@@ -35,10 +34,6 @@ DIAMOND = [step("a"), step("b", "a"), step("c", "a"), step("d", "b c")]
 # Columns that differ between any two runs: ids, tokens, times.
 _VARYING = {"id", "run_id", "task_id", "claim_token", "drain_token", "drain_task_id", "parent_id"}
 _TIMES = {column.name for column in WorkflowStep.__table__.columns if column.name.endswith(("_at", "_until"))}
-
-
-def _long_way() -> Any:
-    return patch.multiple(HotPath, send_claim=lambda *_: None, send_completion=lambda *_: None)
 
 
 def _without_ids(row: Any) -> dict[str, Any]:
@@ -92,7 +87,7 @@ def _story(database: Database, rows: Rows, run_id: str, worker: WorkerDouble) ->
 def _play(
     database: Database, plan: list[dict[str, Any]], order: Callable[[list[str]], str], through: Through | None = None
 ) -> dict[str, Any]:
-    """Run a plan to its end, one step after the other; every third step fails once, and every other one offers to go on."""
+    """Run a plan to its end, one step after the other; every third step fails once, and every other one offers to run through."""
     worker, rows = WorkerDouble(database, Settings()), Rows(database)
     dispatched: list[list[tuple[str, str, int]]] = []
     with database.session() as session:
@@ -108,7 +103,7 @@ def _play(
         if ran % 3 == 0 and worker.held[key].task_id.endswith(".1"):
             worker.fail(key)
         elif through is not None and ran % 2:
-            worker.go_on(
+            worker.run_through(
                 key, RunThroughOffer(f"carrier-{ran}", f"token-{ran}", through.kinds), {"of": key, "text": "ü"}
             )
         else:
@@ -164,12 +159,12 @@ def _plans(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(plan=_plans(), last=st.booleans(), through=st.none() | _THROUGH)
-def test_both_ways_write_and_tell_the_same(
+def test_both_paths_write_and_tell_the_same(
     unchecked_database: Database, plan: list[dict[str, Any]], through: Through | None, *, last: bool
 ) -> None:
     stories = []
-    for way in (nullcontext(), _long_way()):
-        with way:
+    for path in (nullcontext(), slow_path()):
+        with path:
             stories.append(_play(unchecked_database, plan, max if last else min, through))
     assert stories[0] == stories[1]
 
@@ -198,7 +193,7 @@ def test_the_last_step_ends_its_run_in_one_statement_more(
     assert told == [("workflow_step", "a", "completed", seq - 1), ("workflow_run", None, "completed", seq)]
 
 
-def test_a_run_that_does_not_complete_with_its_last_step_goes_the_long_way(
+def test_a_run_that_does_not_complete_with_its_last_step_goes_by_the_slow_path(
     database: Database, controller: WorkflowController, worker: WorkerDouble, rows: Rows
 ) -> None:
     """A failure counts against it that was not there when its step failed: the counter alone would say that all is well."""
@@ -240,7 +235,7 @@ def test_where_somebody_listens_before_a_move_he_is_asked_about_every_one(
 @pytest.mark.usefixtures("database")
 def test_an_id_that_is_none_is_no_error(worker: WorkerDouble) -> None:
     ref = AttemptRef("no-uuid", "neither", "nothing.1", "token")
-    with pytest.raises(Exception, match="no-uuid"):  # the long way says so
+    with pytest.raises(Exception, match="no-uuid"):  # the slow path says so
         worker.attempts.claim(ref, "worker@1")
 
 

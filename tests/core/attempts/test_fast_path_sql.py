@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from interlock.core import WorkflowController, open_database
 from interlock.core.attempts.attempts import AttemptRef
-from interlock.core.attempts.fast_path import HotPath
+from interlock.core.attempts.fast_path import FastPath, Verdict
 from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.plan.run_through import kind_of
 from interlock.core.settings import Settings
@@ -43,8 +43,8 @@ def fresh(postgres_databases: PostgresDatabases, postgres_template: str) -> Iter
 
 
 def _rows_read(database: Database) -> int:
-    """By everything so far that the kept connection has done, which is all that the test does."""
-    with database._kept.take() as connection:
+    """By everything so far that the pinned connection has done, which is all that the test does."""
+    with database._connections.take() as connection:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         connection.commit()
         read = connection.scalar(_READ)
@@ -56,29 +56,29 @@ def _through(worker: WorkerDouble, *, offers: bool) -> int:
     """Run a chain that is queued to its end, but for its last two steps; how many steps it ran."""
     ref = worker.claim(KEYS[0])
     for key in KEYS[1:-1]:
-        onward = (
+        offer = (
             RunThroughOffer(ref.task_id, uuid4().hex, frozenset({kind_of(f"tasks.{key}", None)})) if offers else None
         )
-        _, taken = worker.attempts.complete_and_go_on(ref, None, onward)
-        if onward is None:
+        _, claimed = worker.attempts.complete_and_claim_next(ref, None, offer)
+        if offer is None:
             ref = worker.claim(key)
         else:
-            assert taken is not None
-            ref = AttemptRef(taken.run_id, taken.step_id, taken.task_id, onward.token)
+            assert claimed is not None
+            ref = AttemptRef(claimed.run_id, claimed.step_id, claimed.task_id, offer.token)
     return len(KEYS) - 2
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["made on empty tables", "made on full ones"])
 @pytest.mark.parametrize("offers", [False, True], ids=["messages", "run-through"])
-@pytest.mark.parametrize("short", [True, False], ids=["the short way", "the long way"])
+@pytest.mark.parametrize("fast", [True, False], ids=["the fast path", "the slow path"])
 def test_a_step_reads_as_few_rows_beside_thousands_that_are_pending_as_it_does_alone(
-    fresh: Database, monkeypatch: pytest.MonkeyPatch, *, short: bool, offers: bool, full: bool
+    fresh: Database, monkeypatch: pytest.MonkeyPatch, *, fast: bool, offers: bool, full: bool
 ) -> None:
     """Nobody has analyzed the tables, as in the first minute after many runs were enqueued."""
     worker = WorkerDouble(fresh, SETTINGS)
-    if not short:
-        for name in ("send_claim", "send_completion"):
-            monkeypatch.setattr(HotPath, name, lambda *_: None)
+    if not fast:
+        for name in ("claim", "complete"):
+            monkeypatch.setattr(FastPath, name, lambda *_: Verdict.NOT_PLAIN)
 
     def enqueue(steps: list[dict[str, Any]], times: int = 1) -> None:
         for _ in range(times):

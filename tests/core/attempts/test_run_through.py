@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -9,21 +10,22 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from interlock.core import Database
 from interlock.core.attempts.attempts import AttemptRef, Report
-from interlock.core.attempts.fast_path import HotPath
 from interlock.core.attempts.fast_path_sql import TURN
 from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.plan.run_through import NEXT_KINDS, kind_of
 from tests.core.rows import Rows, counted, forget_everything, step
+from tests.core.slow_path import slow_path
 from tests.fault_plans import FaultInjected, FaultRule, injected
 from tests.servers import ADVISORY_LOCK_WAITERS, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from interlock.core import Database, WorkflowController
+    from interlock.core import WorkflowController
     from interlock.core.settings import Settings
     from interlock.core.sweeper.sweeper import Sweeper
     from tests.core.worker_double import WorkerDouble
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 CHAIN = [step("a"), step("b", "a"), step("c", "b"), step("d", "c")]
 KINDS = frozenset(kind_of(f"tasks.{key}", queue) for key in "abcd" for queue in (None, "q"))
-ONWARD = RunThroughOffer("a-message", "the-token", KINDS)
+OFFER = RunThroughOffer("a-message", "the-token", KINDS)
 THROUGH = {"run_through": True}
 
 
@@ -45,7 +47,7 @@ def test_a_completion_claims_the_step_that_it_makes_ready(
 ) -> None:
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
-    assert worker.go_on("a", ONWARD, 1) == "b"
+    assert worker.run_through("a", OFFER, 1) == "b"
     assert worker.queue == []
     taken = rows.step(run_id, "b")
     assert (taken.status, taken.claim_token, taken.claimed_by, taken.carrier_id) == (
@@ -72,7 +74,7 @@ def test_it_is_one_statement_on_postgresql(
     _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
     with counted(database.engine) as statements:
-        assert [worker.go_on(key, ONWARD) for key in "abc"] == ["b", "c", "d"]
+        assert [worker.run_through(key, OFFER) for key in "abc"] == ["b", "c", "d"]
     assert statements == ["complete and claim"] * 3
 
 
@@ -85,7 +87,7 @@ def test_it_writes_what_a_completion_and_a_claim_would_have_written(
         run_id = _enqueue(controller, *CHAIN, **THROUGH)
         worker.claim("a")
         if at_once:
-            worker.go_on("a", ONWARD, 1)
+            worker.run_through("a", OFFER, 1)
         else:
             worker.complete("a", 1)
             worker.claim("b")
@@ -126,7 +128,7 @@ def test_a_step_that_is_more_than_plain_is_not_taken_along(
 ) -> None:
     run_id = _enqueue(controller, step("a"), {**step("b", "a"), **options}, step("c", "b"), **THROUGH)
     worker.claim("a")
-    assert worker.go_on("a", ONWARD) is None
+    assert worker.run_through("a", OFFER) is None
     assert rows.step(run_id, "b").carrier_id is None
     assert rows.step(run_id, "b").claim_token is None
 
@@ -134,8 +136,8 @@ def test_a_step_that_is_more_than_plain_is_not_taken_along(
 def test_a_step_alone_can_ask_for_it(controller: WorkflowController, worker: WorkerDouble) -> None:
     _enqueue(controller, step("a"), step("b", "a", run_through=True, queue="q"), step("c", "b"))
     worker.claim("a")
-    assert worker.go_on("a", ONWARD) == "b"
-    assert worker.go_on("b", ONWARD) is None
+    assert worker.run_through("a", OFFER) == "b"
+    assert worker.run_through("b", OFFER) is None
     assert worker.queued == ["c"]
 
 
@@ -144,12 +146,12 @@ def test_of_two_steps_that_become_ready_none_is_taken_along(
 ) -> None:
     _enqueue(controller, step("a"), step("b", "a"), step("c", "a"), step("d", "b c"), **THROUGH)
     worker.claim("a")
-    assert worker.go_on("a", ONWARD) is None
+    assert worker.run_through("a", OFFER) is None
     assert worker.queued == ["b", "c"]
     worker.claim("b")
     worker.claim("c")
-    assert worker.go_on("b", ONWARD) is None, "d waits for c"
-    assert worker.go_on("c", ONWARD) == "d"
+    assert worker.run_through("b", OFFER) is None, "d waits for c"
+    assert worker.run_through("c", OFFER) == "d"
 
 
 def test_a_run_with_a_limit_on_parallel_work_is_not_run_through(
@@ -157,7 +159,7 @@ def test_a_run_with_a_limit_on_parallel_work_is_not_run_through(
 ) -> None:
     _enqueue(controller, *CHAIN, max_parallel=2, **THROUGH)
     worker.claim("a")
-    assert worker.go_on("a", ONWARD) is None
+    assert worker.run_through("a", OFFER) is None
     assert worker.queued == ["b"]
 
 
@@ -167,7 +169,7 @@ def test_while_the_run_is_paused_nothing_is_taken_along(
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
     controller.pause_workflow(run_id, mode="drain")
-    assert worker.go_on("a", ONWARD, 1) is None
+    assert worker.run_through("a", OFFER, 1) is None
     controller.resume_workflow(run_id)
     assert worker.queued == ["b"]
     assert rows.step(run_id, "a").result == 1
@@ -181,7 +183,7 @@ def test_an_attempt_that_was_interrupted_gives_its_process_back(
     worker.claim("a")
     controller.pause_workflow(run_id)
     controller.resume_workflow(run_id)
-    assert worker.go_on("a", ONWARD, 1) is None
+    assert worker.run_through("a", OFFER, 1) is None
     assert rows.states(run_id)["a"] == "completed"
     assert worker.queued == ["b"]
 
@@ -192,7 +194,7 @@ def test_the_interrupt_of_a_carried_step_names_its_carrier(
 ) -> None:
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
-    worker.go_on("a", ONWARD)
+    worker.run_through("a", OFFER)
     (controller.pause_workflow if verb == "pause" else controller.cancel_workflow)(run_id)
     task_id = rows.step(run_id, "b").task_id
     assert [(one.task_id, one.carrier_id) for one in worker.interrupts] == [(task_id, "a-message")]
@@ -203,7 +205,7 @@ def test_a_heartbeat_of_the_carrier_renews_what_it_carries(
 ) -> None:
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
-    worker.go_on("a", ONWARD)
+    worker.run_through("a", OFFER)
     task_id = rows.step(run_id, "b").task_id
     rows.make_due(run_id, "b", "lease_until")
     before = rows.step(run_id, "b").lease_until
@@ -230,7 +232,7 @@ def test_a_carried_attempt_that_was_replaced_is_to_stop(
     """Its lease ended while its worker stood still; when the worker wakes up it hears of it, by the carrier's id."""
     run_id = _enqueue(controller, step("a"), step("b", "a", retry={"initial_delay_s": 0.0}), step("c", "b"), **THROUGH)
     worker.claim("a")
-    worker.go_on("a", ONWARD)
+    worker.run_through("a", OFFER)
     task_id = rows.step(run_id, "b").task_id
     rows.make_due(run_id, "b", "lease_until")
     sweeper.sweep()
@@ -250,21 +252,22 @@ def test_when_the_carrier_ends_the_carried_step_is_lost_and_not_the_first_one(
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
     step_id, task_id = rows.step(run_id, "a").id, rows.step(run_id, "a").task_id
-    worker.go_on("a", RunThroughOffer(task_id, "token", KINDS))
+    worker.run_through("a", RunThroughOffer(task_id, "token", KINDS))
     ref = AttemptRef(run_id, step_id, task_id)
-    assert worker.attempts.carrier_ended(ref, Failure("worker_lost", "SIGKILL"))
+    worker.attempts.process_ended(ref, Failure("worker_lost", "SIGKILL"))
     assert rows.states(run_id) == {"a": "completed", "b": "failed", "c": "pending", "d": "pending"}
     assert rows.step(run_id, "b").losses == 1
-    assert not worker.attempts.carrier_ended(ref, Failure("worker_lost", "SIGKILL")), "it was heard before"
+    worker.attempts.process_ended(ref, Failure("worker_lost", "SIGKILL"))
+    assert rows.step(run_id, "b").losses == 1, "it was heard before"
 
 
-def test_a_message_that_has_carried_nobody_has_nothing_to_lose(
+def test_when_a_process_ends_at_its_messages_own_step_that_step_is_lost(
     controller: WorkflowController, worker: WorkerDouble, rows: Rows
 ) -> None:
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     ref = worker.claim("a")
-    assert not worker.attempts.carrier_ended(AttemptRef(run_id, ref.step_id, ref.task_id), Failure("worker_lost", "x"))
-    assert rows.states(run_id)["a"] == "running"
+    worker.attempts.process_ended(AttemptRef(run_id, ref.step_id, ref.task_id), Failure("worker_lost", "x"))
+    assert (rows.states(run_id)["a"], rows.step(run_id, "a").losses) == ("failed", 1)
 
 
 def test_an_offer_whose_answer_was_lost_gets_the_same_answer_again(
@@ -276,8 +279,8 @@ def test_an_offer_whose_answer_was_lost_gets_the_same_answer_again(
         injected(tmp_path, FaultRule(place="complete.committed", action="lose_answer")),
         pytest.raises(OperationalError),
     ):
-        worker.attempts.complete_and_go_on(ref, 1, ONWARD)
-    report, taken = worker.attempts.complete_and_go_on(ref, 1, ONWARD)
+        worker.attempts.complete_and_claim_next(ref, 1, OFFER)
+    report, taken = worker.attempts.complete_and_claim_next(ref, 1, OFFER)
     assert report is Report.REPEATED
     assert taken is not None
     assert (taken.key, taken.task_id) == ("b", rows.step(run_id, "b").task_id)
@@ -294,15 +297,15 @@ def test_what_a_sibling_has_made_ready_during_the_wait_for_the_run_is_sent_and_n
     run_id = _enqueue(controller, step("x"), step("y"), *(step(key, waits_for[key]) for key in order), **THROUGH)
     x, y = worker.claim("x"), worker.claim("y")
     worker.queue.clear()
-    with database.engine.connect() as other:
+    with ThreadPoolExecutor(1) as executor, database.engine.connect() as other:
         other.execute(text(f"SELECT FROM {TURN.replace('$1::text', ':run_id')}"), {"run_id": run_id})
-        end = worker.attempts.begin_completion(x, 1, ONWARD)
+        end = executor.submit(worker.attempts.complete_and_claim_next, x, 1, OFFER)
         waiting = text(ADVISORY_LOCK_WAITERS)
         wait_until(lambda: other.scalar(waiting), 10, "it has looked at the steps and waits for its turn")
-        with patch.object(HotPath, "send_completion", lambda *_: None):
-            worker.attempts.complete(y, 1)  # by the long way, which has no turn to wait for
+        with slow_path():  # which has no turn to wait for; `x` is past it
+            worker.attempts.complete(y, 1)
         other.rollback()
-    report, taken = end()
+    report, taken = end.result(10)
     assert report is Report.RECORDED
     assert taken is not None
     assert (taken.key, worker.queued) == ("a", ["b"])
@@ -310,21 +313,21 @@ def test_what_a_sibling_has_made_ready_during_the_wait_for_the_run_is_sent_and_n
 
 
 @pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("onward", [None, ONWARD], ids=["no offer", "an offer"])
+@pytest.mark.parametrize("offer", [None, OFFER], ids=["no offer", "an offer"])
 def test_a_step_whose_other_predecessor_failed_during_the_wait_for_the_run_does_not_start(
-    controller: WorkflowController, worker: WorkerDouble, rows: Rows, database: Database, onward: RunThroughOffer | None
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, database: Database, offer: RunThroughOffer | None
 ) -> None:
     """The statement saw no failure; but who records one skips what it decides in the same transaction, so it is pending no more."""
     run_id = _enqueue(controller, step("x"), step("y", on_failure="continue"), step("a", "x y"), step("z"), **THROUGH)
     x, y = worker.claim("x"), worker.claim("y")
-    with database.engine.connect() as other:
+    with ThreadPoolExecutor(1) as executor, database.engine.connect() as other:
         other.execute(text(f"SELECT FROM {TURN.replace('$1::text', ':run_id')}"), {"run_id": run_id})
-        end = worker.attempts.begin_completion(x, 1, onward)
+        end = executor.submit(worker.attempts.complete_and_claim_next, x, 1, offer)
         waiting = text(ADVISORY_LOCK_WAITERS)
         wait_until(lambda: other.scalar(waiting), 10, "it has looked at the steps and waits for its turn")
         worker.attempts.fail(y, Failure("error", "no"))
         other.rollback()
-    assert end() == (Report.RECORDED, None)
+    assert end.result(10) == (Report.RECORDED, None)
     assert rows.states(run_id) == {"x": "completed", "y": "failed", "a": "skipped", "z": "pending"}
 
 
@@ -336,7 +339,7 @@ def test_the_places_around_the_transaction_can_be_broken(
     run_id = _enqueue(controller, *CHAIN, **THROUGH)
     ref = worker.claim("a")
     with injected(tmp_path, FaultRule(place=place, action="raise")), pytest.raises(FaultInjected):
-        worker.attempts.complete_and_go_on(ref, 1, ONWARD)
+        worker.attempts.complete_and_claim_next(ref, 1, OFFER)
     assert rows.states(run_id)["b"] == ("pending" if place == "runthrough.commit" else "running")
 
 
@@ -349,16 +352,16 @@ def test_where_somebody_is_asked_about_starts_he_is_asked_about_this_one(
     _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
     asked.clear()
-    assert worker.go_on("a", ONWARD) == "b"
+    assert worker.run_through("a", OFFER) == "b"
     assert asked == [("a", "completed"), ("b", "running")]
 
 
 @pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)
-def test_the_short_way_is_of_postgresql_alone(controller: WorkflowController, worker: WorkerDouble) -> None:
+def test_the_fast_path_is_of_postgresql_alone(controller: WorkflowController, worker: WorkerDouble) -> None:
     _enqueue(controller, *CHAIN, **THROUGH)
     worker.claim("a")
-    with patch.object(HotPath, "_completed", side_effect=AssertionError):
-        assert worker.go_on("a", ONWARD) == "b"
+    with patch.object(Database, "run_prepared", side_effect=AssertionError):
+        assert worker.run_through("a", OFFER) == "b"
 
 
 def test_a_step_names_the_kinds_behind_it_that_may_be_gone_on_to_and_no_others(

@@ -1,4 +1,4 @@
-"""Statements that are sent, and waited for later."""
+"""Prepared statements on pinned connections: sent, waited for, and what happens where a connection ends."""
 
 from __future__ import annotations
 
@@ -10,59 +10,75 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from interlock.core.database.connections import PreparedStatement
 from interlock.core.database.errors import may_succeed_later
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from interlock.core import Database
+    from interlock.core.database.connections import PendingResult
 
 pytestmark = pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
 
-NOTE = "INSERT INTO kept_notes (value) VALUES ($1::text) RETURNING length(value)"
+NOTE = PreparedStatement("note", "INSERT INTO notes (value) VALUES ($1::text) RETURNING length(value)")
 
 
 @pytest.fixture
 def notes(unchecked_database: Database) -> Iterator[Database]:
     """A database with a table to write to."""
     with unchecked_database.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE kept_notes (value text)"))
+        connection.execute(text("CREATE TABLE notes (value text)"))
     yield unchecked_database
     with unchecked_database.engine.begin() as connection:
-        connection.execute(text("DROP TABLE kept_notes"))
+        connection.execute(text("DROP TABLE notes"))
+
+
+def _send(database: Database, parameters: Sequence[bytes]) -> PendingResult:
+    return database._connections.send_prepared(NOTE, parameters)
 
 
 def _noted(database: Database) -> int:
     with database.reading() as connection:
-        return int(connection.scalar(text("SELECT count(*) FROM kept_notes")) or 0)
+        return int(connection.scalar(text("SELECT count(*) FROM notes")) or 0)
+
+
+def _end_backend(database: Database) -> bool:
+    """End the backend that works on an INSERT; a look in a transaction of its own, since a transaction looks once."""
+    ended = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND query LIKE 'INSERT INTO notes%' AND pid <> pg_backend_pid() AND state = 'active'"
+    )
+    with database.reading() as connection:
+        return bool(connection.execute(ended).all())
 
 
 def test_what_was_sent_is_committed_before_anybody_waits_for_it(notes: Database) -> None:
-    answer = notes.send_prepared("note", NOTE, [b"one"])
+    pending = _send(notes, [b"one"])
     wait_until(lambda: _noted(notes) == 1, 10, "the server has done it")
-    assert answer() == [[b"3"]]
+    assert pending.rows() == [[b"3"]]
 
 
 def test_several_may_be_under_way_and_be_answered_in_any_order(notes: Database) -> None:
-    first, second = (notes.send_prepared("note", NOTE, [value]) for value in (b"one", b"three"))
-    assert (second(), first()) == ([[b"5"]], [[b"3"]])
+    first, second = (_send(notes, [value]) for value in (b"one", b"three"))
+    assert (second.rows(), first.rows()) == ([[b"5"]], [[b"3"]])
     assert _noted(notes) == 2
 
 
 def test_what_does_not_fit_into_the_socket_is_sent_to_its_end(notes: Database) -> None:
     large = b"x" * 20_000_000
-    assert notes.send_prepared("note", NOTE, [large])() == [[b"20000000"]]
+    assert _send(notes, [large]).rows() == [[b"20000000"]]
 
 
 def test_whoever_waits_for_an_answer_leaves_other_threads_alone(notes: Database) -> None:
     """The answer comes only after this thread has let go of the lock; a wait that stops all threads would never end."""
-    notes.send_prepared("note", NOTE, [b"so that it is prepared"])()
+    _send(notes, [b"so that it is prepared"]).rows()
     answered = threading.Event()
     with notes.engine.begin() as connection:
-        connection.execute(text("LOCK TABLE kept_notes"))
-        answer = notes.send_prepared("note", NOTE, [b"one"])
-        waiter = threading.Thread(target=lambda: (answer(), answered.set()))
+        connection.execute(text("LOCK TABLE notes"))
+        pending = _send(notes, [b"one"])
+        waiter = threading.Thread(target=lambda: (pending.rows(), answered.set()))
         waiter.start()
         assert not answered.wait(0.1)
     assert answered.wait(10)
@@ -70,35 +86,25 @@ def test_whoever_waits_for_an_answer_leaves_other_threads_alone(notes: Database)
 
 
 def test_a_connection_that_ends_under_way_is_lost_and_replaced(notes: Database) -> None:
-    notes.send_prepared("note", NOTE, [b"one"])()
+    _send(notes, [b"one"]).rows()
     with notes.engine.begin() as connection:
-        connection.execute(text("LOCK TABLE kept_notes"))
-        answer = notes.send_prepared("note", NOTE, [b"two"])
-        ended = text(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND query LIKE 'INSERT INTO kept_notes%' AND pid <> pg_backend_pid() AND state = 'active'"
-        )
-
-        def told() -> bool:
-            # Without it, each look in this transaction would be the first one again.
-            connection.execute(text("SELECT pg_stat_clear_snapshot()"))
-            return bool(connection.execute(ended).all())
-
-        wait_until(told, 10, "its backend is told to end")
+        connection.execute(text("LOCK TABLE notes"))
+        pending = _send(notes, [b"two"])
+        wait_until(lambda: _end_backend(notes), 10, "its backend is told to end")
         with pytest.raises(DBAPIError) as lost:
-            answer()
+            pending.rows()
     assert lost.value.connection_invalidated
     assert may_succeed_later(lost.value)
-    assert notes.send_prepared("note", NOTE, [b"three"])() == [[b"5"]]
+    assert _send(notes, [b"three"]).rows() == [[b"5"]]
 
 
 def test_it_does_without_poll_where_a_pool_has_taken_that_away(
     notes: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(select, "poll")
-    assert notes.send_prepared("note", NOTE, [b"x" * 20_000_000])() == [[b"20000000"]]
-    assert notes.send_prepared("note", NOTE, [b"one"])() == [[b"3"]]
+    assert _send(notes, [b"x" * 20_000_000]).rows() == [[b"20000000"]]
+    assert _send(notes, [b"one"]).rows() == [[b"3"]]
 
 
 def test_a_value_that_a_column_cannot_have_finds_no_row(notes: Database) -> None:
-    assert notes.send_prepared("row", "SELECT $1::uuid", [b"no id"])() == []
+    assert notes.run_prepared(PreparedStatement("row", "SELECT $1::uuid"), [b"no id"], "claim", "") == []

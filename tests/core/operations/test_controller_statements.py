@@ -1,7 +1,7 @@
 """What each verb costs: its statements and its commits, on either database.
 
 A number that rises is a round trip more for everybody who calls the verb. A number that falls is written down here, so that it
-stays. Statements of SQLAlchemy and those that go past it (`KeptConnections.send_prepared`) are counted alike.
+stays. Statements of SQLAlchemy and those that go past it (`PinnedConnections.send_prepared`) are counted alike.
 """
 
 from __future__ import annotations

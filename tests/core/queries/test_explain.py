@@ -194,7 +194,7 @@ def test_a_step_that_a_process_came_to_without_a_message_says_on_which_it_came(
     plan = {"steps": [step("a"), step("b", "a")], "run_through": True}
     run_id = controller.enqueue_workflow(plan, task_description="x")
     worker.claim("a")
-    worker.go_on("a", RunThroughOffer("the-message", "token", frozenset({kind_of("tasks.b", None)})))
+    worker.run_through("a", RunThroughOffer("the-message", "token", frozenset({kind_of("tasks.b", None)})))
     reason = _only(why(run_id), "held")
     _says(reason, "Step b is run by worker@1", "its process came to it on the message the-message")
     assert reason["carrier"] == "the-message"

@@ -1,27 +1,22 @@
-"""Events that a ride leaves to be told later: soon, in order, in few writes, and by a thread that no signal finds."""
+"""Events that are left to a thread: published soon, in order, in few writes, and by a thread that no signal finds."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from interlock.core.events import Effects
-from interlock.signals.deferred_work import at_end, ending
-from interlock.signals.events.background_publish import Later
-from interlock.signals.run_through import Ride, riding
+from interlock.signals.events.background_publish import BackgroundPublish
 from tests.servers import wait_until
 from tests.signals.scripts import change
 
 from .test_publisher import listening, publisher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pytest
 
     from interlock.signals.events.publisher import EventPublisher
@@ -29,22 +24,16 @@ if TYPE_CHECKING:
 _DEADLINE_S = 10.0
 
 
-@contextmanager
-def _on_a_ride() -> Iterator[None]:
-    ride = Ride("carrier", frozenset(), frozenset(), limit_s=30, may_go_on=lambda: True)
-    with riding(ride):
-        yield
+def _tell(publisher: EventPublisher, *numbers: int) -> None:
+    """Tell of a commit."""
+    publisher(Effects(changes=[change(number) for number in numbers]))
 
 
-def _reported(publisher: EventPublisher, *numbers: int) -> None:
-    """Tell of a commit as a child does at the end of a tracer."""
-    with ending():
-        at_end(lambda: publisher(Effects(changes=[change(number) for number in numbers])))
-
-
-def test_what_a_ride_tells_is_heard_while_its_process_does_something_else(admin: redis.Redis, redis_url: str) -> None:
-    with listening(admin) as received, publisher_of(redis_url) as publisher, _on_a_ride():
-        _reported(publisher, 1, 2)
+def test_what_is_left_to_the_thread_is_heard_while_its_process_does_something_else(
+    admin: redis.Redis, redis_url: str
+) -> None:
+    with listening(admin) as received, publisher_of(redis_url) as publisher, publisher.in_background():
+        _tell(publisher, 1, 2)
         assert [each.seq for each in received(2)] == [1, 2]
 
 
@@ -61,33 +50,33 @@ def test_whoever_tells_something_takes_what_waits_along_in_front(
 
     with listening(admin) as received, publisher_of(redis_url) as publisher:
         publisher.publish([change(1)])
-        with monkeypatch.context() as patch, _on_a_ride():
+        with monkeypatch.context() as patch, publisher.in_background():
             patch.setattr(redis.Connection, "send_packed_command", counting)
             for number in (2, 3):
-                _reported(publisher, number)
+                _tell(publisher, number)
             assert not writes
-            assert publisher.publish([change(4)], ahead=[("LPUSH", "a", "b")], wait=False)
+            assert publisher.publish([change(4)], first=[("LPUSH", "a", "b")], wait=False)
             assert len(writes) == 1
-            _reported(publisher, 5)
+            _tell(publisher, 5)
             publisher.flush()
             assert len(writes) == 2
             publisher.flush()
             assert len(writes) == 2, "nothing was left"
-            _reported(publisher, 6)
+            _tell(publisher, 6)
             publisher.close()
         assert [each.seq for each in received(6)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_elsewhere_nothing_is_left_for_later(
+def test_behind_the_block_nothing_is_left_to_the_thread(
     admin: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interlock.signals.events.background_publish._WITHIN_S", 60)
     with listening(admin) as received, publisher_of(redis_url) as publisher:
-        _reported(publisher, 1)  # no ride
-        assert [each.seq for each in received(1)] == [1]
-        with _on_a_ride():
-            publisher(Effects(changes=[change(2)]))  # a body's own commit
-            assert [each.seq for each in received(1)] == [2]
+        with publisher.in_background():
+            _tell(publisher, 1)
+        assert [each.seq for each in received(1)] == [1], "what waits is published at the end"
+        _tell(publisher, 2)
+        assert [each.seq for each in received(1)] == [2]
 
 
 def test_the_order_is_kept_whoever_tells(admin: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +90,10 @@ def test_the_order_is_kept_whoever_tells(admin: redis.Redis, redis_url: str, mon
         return 1
 
     monkeypatch.setattr("interlock.signals.events.publisher.fault_point", slowly)
-    with listening(admin) as received, publisher_of(redis_url) as publisher, _on_a_ride():
+    with listening(admin) as received, publisher_of(redis_url) as publisher, publisher.in_background():
         for number in range(1, 21, 2):
             taken.clear()
-            _reported(publisher, number)
+            _tell(publisher, number)
             assert taken.wait(_DEADLINE_S)
             publisher.publish([change(number + 1)], wait=False)
         assert [each.seq for each in received(20)] == list(range(1, 21))
@@ -117,36 +106,36 @@ def test_without_a_thread_what_happens_is_told_at_once(
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    with listening(admin) as received, publisher_of(redis_url) as publisher, _on_a_ride():
+    with listening(admin) as received, publisher_of(redis_url) as publisher, publisher.in_background():
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", none_to_be_had)
-            _reported(publisher, 1)
+            _tell(publisher, 1)
             assert [each.seq for each in received(1)] == [1]
-        _reported(publisher, 2)
+        _tell(publisher, 2)
         assert [each.seq for each in received(1)] == [2]
 
 
 def test_its_thread_takes_no_signal_and_ends_with_it() -> None:
     masks: list[set[signal.Signals | int]] = []
-    later = Later(lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
-    later.add([change(1)])
+    background = BackgroundPublish(lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    background.add([change(1)])
     wait_until(lambda: masks, _DEADLINE_S, "it was told")
     assert {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT} <= masks[0]
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "its maker hears as before"
-    thread = later._thread
+    thread = background._thread
     assert thread is not None
-    later.stop()
+    background.stop()
     thread.join(_DEADLINE_S)
     assert not thread.is_alive()
 
 
 def test_while_redis_is_away_nothing_piles_up(redis_server: Any, redis_url: str) -> None:
-    with publisher_of(redis_url) as publisher, _on_a_ride():
+    with publisher_of(redis_url) as publisher, publisher.in_background():
         publisher.publish([change(1)])
         redis_server.stop()
         try:
             for number in range(2, 300):
-                _reported(publisher, number)
-            wait_until(lambda: not publisher._line.later.waits, _DEADLINE_S, "they are dropped")
+                _tell(publisher, number)
+            wait_until(lambda: not publisher._line.background.waits, _DEADLINE_S, "they are dropped")
         finally:
             redis_server.start()
