@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from interlock.core.errors import InvalidPlan
 from interlock.core.json_values import MAX_DEPTH
 from interlock.core.settings import Settings
 from interlock.signals.control.admission import DEEPEST, Admission, Admitted, Rejected
-from interlock.signals.control.error_documents import error_document, error_from
 from interlock.signals.control.queues import reply_name
 from interlock.signals.control.signing import Keyring
-from interlock.signals.control.verbs import VERBS
 
 ADMISSION = Admission(Settings())
 KEYED = Admission(Settings(signing_keys={"*": "k" * 32}))  # type: ignore[arg-type] # as a user gives it
@@ -38,83 +35,6 @@ def _nested(depth: int) -> Any:
     for _ in range(depth):
         value = [value]
     return value
-
-
-# --- arguments
-
-BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("enqueue", {}, "args.plan"),
-    ("enqueue", {"plan": [], "name": 7}, "args.name"),
-    ("enqueue", {"plan": [], "name": "a\0b"}, "args.name"),
-    ("enqueue", {"plan": [], "task_description": ["x"]}, "args.task_description"),
-    ("enqueue", {"plan": [], "idempotency_key": "a b"}, "args.idempotency_key"),
-    ("enqueue", {"plan": [], "start_at": "tomorrow"}, "args.start_at"),
-    ("enqueue", {"plan": [], "start_at": "2026-01-31T08:00:00"}, "args.start_at: has no time zone"),
-    ("enqueue", {"plan": [], "start_at": "0001-01-01T00:00:00+14:00"}, "args.start_at: is beyond"),
-    ("enqueue", {"plan": [], "start_at": 1}, "args.start_at"),
-    ("create", {"task_description": None}, "args.task_description"),
-    ("create", {"task_description": "x", "meta": [1]}, "args.meta"),
-    ("set_plan", {}, "args.plan"),
-    ("pause", {"mode": 1}, "args.mode"),
-    ("pause", {"step": {"a": 1}}, "args.step"),
-    ("resume", {"step": "a b"}, "args.step"),
-    ("approve", {}, "args.step"),
-    ("approve", {"step": "a", "comment": 1}, "args.comment"),
-    ("reject", {"step": "a", "comment": "x" * 10_001}, "args.comment"),
-    ("retry", {"step": 1}, "args.step"),
-    ("settle", {"result": 1}, "args.step"),
-    ("replay", {"after_seq": "3"}, "args.after_seq"),
-    ("replay", {"after_seq": -1}, "args.after_seq"),
-    ("replay", {"after_seq": True}, "args.after_seq"),
-    ("replay", {"limit": 1.5}, "args.limit"),
-    ("replay", {"limit": 2**70}, "args.limit"),
-    ("result", {"step": []}, "args.step"),
-    ("list", {"limit": 0}, "args.limit"),
-    ("list", {"status": 7}, "args.status"),
-    ("list", {"name": {"a": 1}}, "args.name"),
-    ("list", {"created_after": []}, "args.created_after"),
-    *((verb, {"surprise": 1}, "args.surprise") for verb in VERBS),
-]
-
-
-@pytest.mark.parametrize(("verb", "args", "named"), BAD)
-def test_an_argument_that_does_not_fit_is_named(verb: str, args: dict[str, Any], named: str) -> None:
-    assert named in _refusal(_body(verb, args=args))
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_its_arguments_and_says_whether_it_needs_a_run(verb: str) -> None:
-    required = {name: "a" for name, field in VERBS[verb].args.model_fields.items() if field.is_required()}
-    found = ADMISSION.read(json.dumps({"id": "c1", "command": verb, "args": required}))
-    if VERBS[verb].needs_run:
-        assert isinstance(found, Rejected)
-        assert "workflow_id: is required" in str(found.refusal)
-    else:
-        assert isinstance(found, Admitted)
-
-
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"if_seq": "3"}, "if_seq"),
-        ({"if_seq": True}, "if_seq"),
-        ({"if_seq": 2**63}, "if_seq"),
-        ({"actor": ""}, "actor"),
-        ({"actor": "a\0b"}, "actor"),
-        ({"reason": "\ud800"}, "reason"),
-        ({"reason": "x" * 10_001}, "reason"),
-        ({"id": "a b"}, "id"),
-        ({"session_id": "*"}, "session_id"),
-        ({"signature": "0" * 63}, "signature"),
-        ({"signature": "G" * 64}, "signature"),
-        ({"signed_at": 1.5}, "signed_at"),
-        ({"surprise": 1}, "surprise"),
-    ],
-)
-def test_a_field_that_does_not_fit_is_named_and_not_quoted(fields: dict[str, Any], named: str) -> None:
-    said = _refusal(_body(**fields))
-    assert named in said
-    assert "xxx" not in said
 
 
 # --- bounds
@@ -183,26 +103,11 @@ def test_text_that_no_database_stores_trips_neither_admission_nor_signature() ->
     assert isinstance(KEYED.read(json.dumps(signed.document())), Admitted)
 
 
-def test_an_answer_does_not_name_faults_without_end_and_says_so() -> None:
-    document = error_document(InvalidPlan([f"steps[{number}].key: is required" for number in range(100_000)]))
-    assert len(json.dumps(document)) < 200_000
-    error = error_from(json.loads(json.dumps(document)))
-    assert isinstance(error, InvalidPlan)
-    assert len(error.faults) == 1000
-    assert "the plan has 100000 faults" in str(error)
-    assert str(error).endswith("… and more")
-
-
-# --- where the answer goes
-
-
-def test_an_answer_goes_to_no_queue_of_another_session() -> None:
+def test_a_refusal_is_answered_where_an_answer_may_go() -> None:
     theirs, ours = reply_name("blue"), reply_name("red")
     found = ADMISSION.read(_body(session_id="red", reply_to=theirs))
     assert isinstance(found, Rejected)
     assert found.reply_to is None, "nor does the refusal"
-    assert isinstance(ADMISSION.read(_body(session_id="red", reply_to=ours)), Admitted)
-    assert isinstance(ADMISSION.read(_body(session_id="red", reply_to="interlock.reply.plain")), Admitted)
     broken = ADMISSION.read(_body("explode", session_id="red", reply_to=ours))
     assert isinstance(broken, Rejected)
     assert (broken.reply_to, broken.request_id) == (ours, "c1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,6 +14,7 @@ from interlock import Client
 from interlock.cli.command_group import SECTIONS
 from interlock.cli.main import interlock
 from interlock.core import WorkflowController
+from interlock.core.settings import Settings
 from interlock.signals.control.fields import Args, Name
 from interlock.signals.control.verbs import VERBS, Change, Hint, Query, Verb
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
+
+    from interlock.signals.control.command import Command
 
 REQUIRED: Final = inspect.Parameter.empty
 
@@ -152,6 +156,49 @@ def test_what_people_ask_of_a_run_is_a_verb() -> None:
     methods = inspect.getmembers(WorkflowController, inspect.isfunction)
     left = {name for name, method in methods if not name.startswith("_") and method not in known}
     assert left == {"create_workflow", "get_workflow_status", "can_pause", "can_resume", "can_cancel"}
+
+
+VALUES: Final[dict[str, Any]] = {
+    "plan": {"steps": []},
+    "input": {"a": 1},
+    "meta": {"b": 2},
+    "result": [3],
+    "limit": 4,
+    "after_seq": 5,
+    "created_after": datetime(2026, 1, 31, tzinfo=UTC),
+    "created_before": datetime(2026, 2, 1, tzinfo=UTC),
+    "start_at": datetime(2026, 2, 2, tzinfo=UTC),
+}
+"""An argument for each name; of the others, the name itself."""
+
+
+@pytest.mark.parametrize(
+    "verb", [verb for verb in VERBS.values() if not isinstance(verb, Hint)], ids=lambda verb: verb.name
+)
+def test_the_clients_method_asks_for_its_verb_with_what_it_is_given(
+    verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Command, bool]] = []
+
+    def take(_: Client, command: Command, *, fresh: bool) -> dict[str, Any]:
+        asked.append((command, fresh))
+        return {"ok": True, "result": {}}
+
+    monkeypatch.setattr(Client, "_outcome", take)
+    client = Client(broker_url="memory://", session_id="ours", actor="ada", settings=Settings())
+    method = getattr(client, verb.client_method)
+    names = IN_CLIENT.get(verb.name, {})
+    given = {name: VALUES.get(name, name) for name in verb.args.model_fields if names.get(name, name) is not None}
+    called = {str(names.get(name, name)): value for name, value in given.items()}
+    called |= {name: name for name in _parameters(method).keys() & {"id", "reason", "request_id"}}
+    method(**called)
+    [(command, fresh)] = asked[:1]
+    assert (command.command, command.session_id, command.actor) == (verb.name, "ours", "ada")
+    assert command.workflow_id == ("id" if verb.needs_run else None)
+    assert command.reason == called.get("reason")
+    assert command.id == "request_id" if isinstance(verb, Change) else fresh
+    sent = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
+    assert {name: command.args[name] for name in sent} == sent
 
 
 # --- planted disagreements are found

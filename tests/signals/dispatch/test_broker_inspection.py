@@ -11,9 +11,6 @@ from celery import Celery
 from interlock import Client, Step, Workflow
 from interlock.core.errors import RunNotFound
 from interlock.core.queries.explain import explain
-from interlock.core.settings import Settings
-from interlock.signals.control.command import parse_args, parse_fields
-from interlock.signals.control.handler import CommandHandler
 from interlock.signals.dispatch.broker_inspection import add_broker_facts
 from tests.celery_worker import CeleryWorker
 
@@ -150,17 +147,3 @@ def test_a_client_without_an_app_explains_from_the_database_alone(client: Client
         assert list(_kinds(bare.explain(run_id))) == ["queued"]
         with pytest.raises(RunNotFound):
             bare.explain("00000000-0000-0000-0000-000000000000")
-
-
-def test_explain_is_a_command_that_reads(client: Client) -> None:
-    """Asked twice with one id it looks twice: a reading command's outcome is not kept."""
-    run_id = _enqueue(client, Step("a", "facts.quick"))
-    database = client._open_runtime().database
-    handler = CommandHandler(database, Settings(), None)
-    command = parse_fields({"id": "same", "command": "explain", "workflow_id": run_id})
-    assert handler.handle(command, parse_args(command))["result"]["status"] == "executing"
-    client.cancel(run_id)
-    assert handler.handle(command, parse_args(command))["result"]["status"] == "cancelled"
-    elsewhere = command.model_copy(update={"session_id": "other"})
-    missing = handler.handle(elsewhere, parse_args(elsewhere))
-    assert (missing["ok"], missing["error"]["type"]) == (False, "RunNotFound")

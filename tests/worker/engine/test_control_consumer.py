@@ -80,28 +80,6 @@ def test_every_command_is_answered_and_does_what_it_says(deployment: Deployment,
     assert (row.transitioned_by, row.transition_reason) == ("ada", "tea")
 
 
-def test_the_same_id_again_is_answered_with_the_first_outcome_and_acts_once(
-    deployment: Deployment, raw: RawLink
-) -> None:
-    request = {"id": uuid4().hex, "args": {"plan": _plan(Step("a", task_name("add"), (1, 2)))}}
-    first, second = raw.ask("enqueue", **request), raw.ask("enqueue", **request)
-    assert first == second
-    assert raw.ask("enqueue", **{**request, "session_id": "other"})["result"] != first["result"], "ids are a session's"
-    runs = [run["run_id"] for run in raw.ask("list", args={"name": "raw", "limit": 100})["result"]]
-    assert runs.count(first["result"]) == 1
-    deployment.wait_for_status(first["result"], "completed")
-
-
-def test_a_command_that_was_decided_on_an_old_state_is_refused(deployment: Deployment, raw: RawLink, shut: str) -> None:
-    run_id = deployment.enqueue(held("a", shut))
-    deployment.begun(run_id)
-    seq = deployment.client.status(run_id)["seq"]
-    stale = raw.ask("cancel", workflow_id=run_id, if_seq=seq - 1)
-    assert (stale["ok"], stale["error"]["fields"]["code"]) == (False, "stale")
-    assert deployment.client.status(run_id)["seq"] == seq
-    assert raw.ask("cancel", workflow_id=run_id, if_seq=seq)["ok"]
-
-
 POISON = [
     pytest.param(b"", id="nothing"),
     pytest.param(b"\xff\xfe\x00", id="no text"),
@@ -231,16 +209,6 @@ def test_errors_come_back_as_what_they_were(remote: Client) -> None:
     with pytest.raises(InvalidPlan) as invalid:
         remote.enqueue(Workflow("far", "From far away.", [Step("a", "no.such.task")]))
     assert "no.such.task" in invalid.value.faults[0]
-
-
-def test_another_session_sees_and_moves_nothing(deployment: Deployment, remote: Client, shut: str) -> None:
-    run_id = remote.enqueue(Workflow("far", "From far away.", [held("a", shut, 1)]))
-    with deployment.remote_client(session_id="stranger") as stranger:
-        for verb in (stranger.status, stranger.cancel, stranger.pause, stranger.result, stranger.history):
-            with pytest.raises(RunNotFound):
-                verb(run_id)
-        assert stranger.list() == []
-    remote.cancel(run_id)
 
 
 def test_without_a_worker_a_command_times_out_and_repeated_later_acts_once(deployment: Deployment, shut: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from interlock.core.errors import NotJson, PayloadTooLarge
 from interlock.core.settings import Settings
 from interlock.signals.control.queues import dead_letter_queue
 from interlock.worker.engine.control_consumer import ControlConsumer
@@ -39,16 +38,6 @@ def test_a_message_over_the_limit_is_set_aside_unread_and_shortened(deployment: 
         assert len(entry) < 20_000
         assert redis.llen(raw.reply_to) == 0, "what was not read cannot be answered"
         assert raw.ask("list")["ok"]
-
-
-def test_the_client_says_so_before_it_sends(deployment: Deployment) -> None:
-    settings = Settings.load(None, {}, max_command_bytes=1000)
-    with deployment.remote_client(settings=settings) as client:
-        with pytest.raises(PayloadTooLarge) as refused:
-            client.settle(str(uuid4()), "a", "x" * 1000, "by hand")
-        assert refused.value.limit == 1000
-        with pytest.raises(NotJson, match="result"):
-            client.settle(str(uuid4()), "a", {1, 2}, "by hand")
 
 
 def test_dead_letters_do_not_grow_without_end(deployment: Deployment) -> None:
