@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from interlock import Client, Step, Workflow
-from interlock.core.errors import WatchTimeout
+from interlock.client.following.watching import WatchTimeout
 
 
 def test_a_run_that_has_ended_is_told_from_the_history_alone(migrated_sqlite_url: str) -> None:
