@@ -12,8 +12,7 @@ from sqlalchemy import insert, select
 from interlock.core import EventEmitter, StateMachine, TransitionNotAllowed, open_database
 from interlock.core.database.tables import ApprovalRequest, StateHistory, WorkflowRun, WorkflowStep, new_id
 from interlock.core.database.types import clock, seconds_after
-from interlock.core.model.transitions import STEP_TABLE, TABLES, WORKFLOW_TABLE
-from tests.core.edges import EDGES, STATES, STEP_EDGES, STEP_STATES, TERMINAL, WORKFLOW_EDGES, WORKFLOW_STATES
+from tests.core.edges import EDGES, STATES, STEP_EDGES, STEP_STATES, WORKFLOW_EDGES, WORKFLOW_STATES
 from tests.core.rows import Rows
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from interlock.core import Database
     from interlock.core.events import Effects
+
 
 KINDS = ("workflow_run", "workflow_step")
 
@@ -119,21 +119,6 @@ def board(core_url: str) -> Iterator[Board]:
     board = Board(open_database(core_url))
     yield board
     board.database.dispose()
-
-
-def test_the_tables_have_14_and_13_edges_and_those_of_the_specification() -> None:
-    assert len(WORKFLOW_EDGES) == 14
-    assert len(STEP_EDGES) == 13
-    assert {(str(a), str(b)) for a, b in WORKFLOW_TABLE.edges()} == WORKFLOW_EDGES
-    assert {(str(a), str(b)) for a, b in STEP_TABLE.edges()} == STEP_EDGES
-
-
-def test_the_enums_have_the_eight_states_each_and_equal_plain_strings() -> None:
-    for kind in KINDS:
-        members = list(TABLES[kind].states)
-        assert members == list(STATES[kind])
-        assert [member.name for member in members] == [state.upper() for state in STATES[kind]]
-        assert {str(state) for state in TABLES[kind].terminal} == TERMINAL[kind]
 
 
 @pytest.mark.parametrize(("kind", "moves", "refusals"), [("workflow_run", 14, 42), ("workflow_step", 13, 43)])

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.core import TransitionVetoed
-from interlock.core.errors import AlreadyDecided, CommandRefused, ConfigurationError, EntityNotFound
-from interlock.core.machine.guards import guard
-from tests.core.asking import asked, enqueue, gate, make_overdue
-from tests.core.rows import step
+from interlock.core.attempts.attempts import Report
+from interlock.core.attempts.step_calls import Bodies
+from interlock.core.errors import CommandRefused, EntityNotFound
+from tests.core.asking import enqueue, gate
+from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from interlock.core import Database, WorkflowController
-    from interlock.core.machine.guards import GuardContext
     from interlock.core.settings import Settings
-    from interlock.core.sweeper.sweeper import Sweeper
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
+
 pytestmark = pytest.mark.usefixtures("database")
-
-
-@guard("tests.only_while_it_rains")
-def _only_while_it_rains(context: GuardContext) -> bool:
-    return context.actor == "rain" and context.from_state == "waiting_approval" and context.entity["key"] == "g"
 
 
 # gates, and tasks that are decided about first
@@ -85,95 +77,6 @@ def test_a_task_that_was_approved_is_not_asked_about_again_when_it_is_retried(
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_decision_and_its_comment_are_stored_with_who_made_it(
-    controller: WorkflowController,
-    rows: Rows,
-    unchecked_database: Database,
-) -> None:
-    run_id = enqueue(controller, gate())
-    controller.approve_step(run_id, "g", "as agreed on Monday", transitioned_by="ann")
-    (request,) = asked(unchecked_database, run_id)
-    assert (request.decision, request.decided_by, request.comment, request.applied) == (
-        "approved",
-        "ann",
-        "as agreed on Monday",
-        True,
-    )
-    assert request.decided_at >= request.requested_at
-    moved = next(row for row in rows.history(run_id) if row.to_state == "executing" and row.from_state != "planning")
-    assert (moved.transitioned_by, moved.transition_reason) == ("ann", "approved by ann: as agreed on Monday")
-    assert moved.meta == {"request_id": request.id}
-
-
-# who may decide
-
-
-@pytest.mark.parametrize("verb", ["approve_step", "reject_step"])
-def test_only_those_on_the_list_may_decide(controller: WorkflowController, rows: Rows, verb: str) -> None:
-    run_id = enqueue(controller, gate(approvers=["ann", "bob"]))
-    before = rows.history(run_id)
-    with pytest.raises(CommandRefused, match="it is for ann, bob") as refused:
-        getattr(controller, verb)(run_id, "g", transitioned_by="eve")
-    assert refused.value.code == "not_approver"
-    assert rows.history(run_id) == before
-    getattr(controller, verb)(run_id, "g", transitioned_by="bob")
-
-
-def test_a_guard_says_who_may_decide(controller: WorkflowController, rows: Rows) -> None:
-    run_id = enqueue(controller, gate(guard="tests.only_while_it_rains"))
-    with pytest.raises(CommandRefused, match="only_while_it_rains"):
-        controller.approve_step(run_id, "g", transitioned_by="sun")
-    controller.approve_step(run_id, "g", transitioned_by="rain")
-    assert rows.run(run_id).status == "completed"
-
-
-def test_a_guard_that_nobody_registered_decides_nothing(controller: WorkflowController, rows: Rows) -> None:
-    run_id = enqueue(controller, gate(guard="tests.nobody"))
-    with pytest.raises(ConfigurationError, match=r"tests\.nobody"):
-        controller.approve_step(run_id, "g")
-    assert rows.run(run_id).status == "waiting_approval"
-
-
-def test_a_listener_can_veto_a_decision_which_is_then_not_made(
-    controller: WorkflowController,
-    rows: Rows,
-    unchecked_database: Database,
-) -> None:
-    run_id = enqueue(controller, gate())
-
-    def veto(change: dict[str, Any]) -> None:
-        raise TransitionVetoed(str(change["to_state"]))
-
-    unchecked_database.emitter.on("state_changing", veto)
-    with pytest.raises(TransitionVetoed):
-        controller.approve_step(run_id, "g")
-    assert rows.run(run_id).status == "waiting_approval"
-    unchecked_database.emitter.off("state_changing", veto)
-    controller.approve_step(run_id, "g")
-    assert rows.run(run_id).status == "completed"
-
-
-# decided once
-
-
-@pytest.mark.parametrize("first", ["approve_step", "reject_step"])
-@pytest.mark.parametrize("second", ["approve_step", "reject_step"])
-def test_the_second_decision_is_told_who_made_the_first(
-    controller: WorkflowController,
-    rows: Rows,
-    first: str,
-    second: str,
-) -> None:
-    run_id = enqueue(controller, gate(on_reject="continue"), step("z", "g"))
-    getattr(controller, first)(run_id, "g", transitioned_by="ann")
-    before = rows.history(run_id)
-    with pytest.raises(AlreadyDecided) as refused:
-        getattr(controller, second)(run_id, "g", transitioned_by="bob")
-    decision = "approved" if first == "approve_step" else "rejected"
-    assert (refused.value.decision, refused.value.decided_by) == (decision, "ann")
-    assert rows.history(run_id) == before
-
-
 def test_what_asks_for_nothing_cannot_be_decided(controller: WorkflowController) -> None:
     run_id = enqueue(controller, step("a"), gate(after="a"))
     for key in ("a", "g"):
@@ -183,81 +86,65 @@ def test_what_asks_for_nothing_cannot_be_decided(controller: WorkflowController)
         controller.approve_step(run_id, "nothing")
 
 
-def test_no_other_session_can_decide(controller: WorkflowController, session: Session, settings: Settings) -> None:
-    run_id = enqueue(controller, gate())
-    other = type(controller)(session, "other", settings=settings)
-    with pytest.raises(ValueError, match="no workflow run"):
-        other.approve_step(run_id, "g")
-
-
-# rejection
-
-
-def test_a_rejection_cancels_the_run(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> None:
-    run_id = enqueue(controller, gate(), step("b"), step("z", "g"))
-    worker.claim("b")
-    controller.reject_step(run_id, "g", "too dear", transitioned_by="ann")
-    assert rows.states(run_id) == {"g": "cancelled", "b": "cancelled", "z": "cancelled"}
-    last = rows.history(run_id)[-1]
-    assert (last.to_state, last.transitioned_by, last.transition_reason) == (
-        "cancelled",
-        "ann",
-        "rejected by ann: too dear",
-    )
-    assert [interrupt.mode for interrupt in worker.interrupts] == ["soft"]
-
-
-@pytest.mark.parametrize("task", [None, "tasks.g"])
-def test_a_rejection_may_be_a_result_like_another(
+def test_several_gates_are_open_at_once_and_each_is_decided_by_itself(
     controller: WorkflowController,
-    worker: WorkerDouble,
     rows: Rows,
-    task: str | None,
 ) -> None:
-    """The task is not run, and later steps see the decision."""
-    run_id = enqueue(
-        controller,
-        {**gate(on_reject="continue"), "task": task},
-        step("yes", "g", when="results.g.approved"),
-        step("no", "g", when="results.g.decision == 'rejected'"),
-    )
-    controller.reject_step(run_id, "g", "not now", transitioned_by="ann")
-    assert rows.step(run_id, "g").result == {
-        "decision": "rejected",
-        "approved": False,
-        "by": "ann",
-        "comment": "not now",
-    }
-    assert (rows.states(run_id)["yes"], worker.queued) == ("skipped", ["no"])
-    worker.run_all()
+    run_id = enqueue(controller, gate("g1"), gate("g2"), gate("g3"))
+    for left, key in ((2, "g2"), (1, "g1"), (0, "g3")):
+        controller.approve_step(run_id, key)
+        assert rows.run(run_id).waiting_steps == left
+        assert rows.run(run_id).status == ("waiting_approval" if left else "completed")
+    assert rows.path(run_id)[2:] == ["executing", *["waiting_approval", "executing"] * 3, "completed"]
+
+
+def test_a_gate_behind_a_gate_is_asked_when_the_first_is_decided(controller: WorkflowController, rows: Rows) -> None:
+    run_id = enqueue(controller, gate("g1"), gate("g2", "g1"))
+    assert rows.states(run_id) == {"g1": "waiting_approval", "g2": "pending"}
+    controller.approve_step(run_id, "g1")
+    assert rows.states(run_id) == {"g1": "completed", "g2": "waiting_approval"}
+    assert rows.run(run_id).status == "waiting_approval"
+    controller.approve_step(run_id, "g2")
     assert rows.run(run_id).status == "completed"
 
 
-# deadlines
-
-
-# the end of the run closes what is open
-
-
-@pytest.mark.parametrize("end", ["cancel", "fail"])
-def test_what_is_open_is_closed_when_the_run_ends(
+def test_a_body_that_asks_is_run_again_with_the_decision(
     controller: WorkflowController,
     worker: WorkerDouble,
-    sweeper: Sweeper,
     rows: Rows,
     unchecked_database: Database,
-    end: str,
+    settings: Settings,
 ) -> None:
-    run_id = enqueue(controller, gate(deadline_s=60), step("b"))
-    if end == "cancel":
-        controller.cancel_workflow(run_id, transitioned_by="ann")
-    else:
-        worker.run_failing("b")
-    (request,) = asked(unchecked_database, run_id)
-    assert (request.decision, request.decided_by) == ("closed", "ann" if end == "cancel" else "engine")
-    assert rows.states(run_id)["g"] == "cancelled"
-    with pytest.raises(CommandRefused, match="was closed: the workflow is") as refused:
-        controller.approve_step(run_id, "g")
-    assert not isinstance(refused.value, AlreadyDecided)
-    make_overdue(unchecked_database, run_id)
-    assert not sweeper.sweep()
+    bodies = Bodies(unchecked_database, settings)
+    run_id = enqueue(controller, *steps("a"))
+    first = worker.claim("a")
+    assert bodies.ask(first, {"name": "ship", "approvers": ["ann"]})
+    assert (rows.run(run_id).status, rows.states(run_id)) == ("waiting_approval", {"a": "waiting_approval"})
+    assert worker.complete("a") is Report.STALE
+    controller.approve_step(run_id, "a", "go", transitioned_by="ann")
+    second = worker.claim("a")
+    assert second.task_id != first.task_id
+    assert bodies.decision(second, "ship") == {"decision": "approved", "approved": True, "by": "ann", "comment": "go"}
+    worker.complete("a", 1)
+    assert rows.run(run_id).status == "completed"
+
+
+def test_a_body_whose_question_was_rejected_is_run_again_where_the_plan_goes_on(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+    unchecked_database: Database,
+    settings: Settings,
+) -> None:
+    bodies = Bodies(unchecked_database, settings)
+    run_id = enqueue(controller, *steps("a"))
+    bodies.ask(worker.claim("a"), {"name": "ship", "on_reject": "continue"})
+    controller.reject_step(run_id, "a", transitioned_by="ann")
+    second = worker.claim("a")
+    decision = bodies.decision(second, "ship")
+    assert decision is not None
+    assert decision["approved"] is False
+    bodies.ask(second, {"name": "again"})
+    controller.approve_step(run_id, "a", transitioned_by="bob")
+    worker.run("a", 1)
+    assert rows.run(run_id).status == "completed"

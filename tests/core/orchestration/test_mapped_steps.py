@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from interlock.core import Database
     from tests.core.rows import Rows
 
+
 pytestmark = pytest.mark.usefixtures("database")
+
 
 # items and their order
 
@@ -76,31 +78,6 @@ def test_more_than_ten_items_are_joined_by_number_and_not_by_name(
     assert rows.step(run_id, "m").result == [n * n for n in range(23)]
 
 
-@pytest.mark.parametrize("recounted", [False, True])
-def test_what_else_a_map_came_after_is_not_taken_for_one_of_its_items(
-    controller: WorkflowController, worker: WorkerDouble, rows: Rows, *, recounted: bool
-) -> None:
-    """It began because one predecessor had failed, and another one settles while its items are in work."""
-    plan = [
-        step("bad", on_failure="continue"),
-        step("slow"),
-        mapped(after="bad slow", over="input", trigger="any_failed"),
-    ]
-    run_id = controller.enqueue_workflow({"steps": plan, "task_description": "x"}, input=[1, 2, 3])
-    worker.run_failing("bad")
-    if recounted:
-        controller.pause_workflow(run_id)
-        worker.queue.clear()
-        controller.resume_workflow(run_id)
-    worker.run("slow")
-    worker.run("m.0", 10)
-    worker.run("m.1", 20)
-    assert (rows.step(run_id, "m").open_deps, rows.states(run_id)["m"]) == (1, "running")
-    worker.run("m.2", 30)
-    assert rows.step(run_id, "m").result == [10, 20, 30]
-    assert rows.run(run_id).status == "completed"
-
-
 def test_an_empty_list_completes_at_once(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> None:
     run_id = expanded(controller, worker, [])
     assert (rows.states(run_id)["m"], rows.step(run_id, "m").result) == ("completed", [])
@@ -139,22 +116,6 @@ def test_each_item_gets_its_item_and_index_as_arguments(
     for dispatch in worker.queue:
         index = int(dispatch.key.rpartition(".")[2])
         assert arguments(dispatch) == ([items[index]], {"n": index, "unit": "kg", "all": {"l": items}})
-    worker.run_all()
-
-
-def test_those_behind_a_map_see_the_joined_list_and_not_the_items(
-    controller: WorkflowController,
-    worker: WorkerDouble,
-    unchecked_database: Database,
-    settings: Settings,
-) -> None:
-    enqueue(controller, step("l"), mapped(), step("j", "m", args=[{"$expr": "results.m"}, {"$expr": "results"}]))
-    worker.run("l", [1, 2])
-    worker.run("m.0", 10)
-    worker.run("m.1", 20)
-    (dispatch,) = worker.queue
-    found = Dispatcher(Celery("test"), unchecked_database, settings)._arguments(dispatch)
-    assert found == ([[10, 20], {"l": [1, 2], "m": [10, 20]}], {})
     worker.run_all()
 
 

@@ -1,4 +1,4 @@
-"""Limits on how many steps are in work at once: never exceeded, and nothing that waits for a place is forgotten."""
+"""Limits on how many steps are in work at once: never exceeded, and nothing that waits for a slot is forgotten."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _over(key: str, items: str, after: str = "", **options: Any) -> dict[str, An
     return step(key, after, map={"over": items, "max_parallel": most}, **options)
 
 
-# places
+# slots
 
 
 def test_what_is_ready_beyond_the_limit_starts_when_others_settle(
@@ -70,7 +70,7 @@ def test_dependents_take_their_turn_in_the_order_of_the_plan(
 
 
 @pytest.mark.parametrize("end", ["skip", "fail", "cancel"])
-def test_a_step_that_ends_in_any_other_way_gives_its_place_back(
+def test_a_step_that_ends_in_any_other_way_gives_its_slot_back(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -87,7 +87,7 @@ def test_a_step_that_ends_in_any_other_way_gives_its_place_back(
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_thousand_steps_that_are_not_wanted_pass_through_one_place(
+def test_a_thousand_steps_that_are_not_wanted_pass_through_one_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -99,7 +99,7 @@ def test_a_thousand_steps_that_are_not_wanted_pass_through_one_place(
     assert rows.run(run_id).status == "completed"
 
 
-def test_gates_and_mapped_steps_take_no_place(
+def test_gates_and_mapped_steps_take_no_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -114,7 +114,7 @@ def test_gates_and_mapped_steps_take_no_place(
     assert rows.run(run_id).status == "completed"
 
 
-def test_the_items_of_a_map_share_the_places_of_the_run(
+def test_the_items_of_a_map_share_the_slots_of_the_run(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -134,7 +134,7 @@ def test_a_long_list_that_uses_its_own_limit_hides_no_other_that_could_start(
     worker: WorkerDouble,
     rows: Rows,
 ) -> None:
-    """More items wait for a place among their siblings than are looked at in one go."""
+    """More items wait for a slot among their siblings than are looked at in one go."""
     run_id = _enqueue(
         controller,
         2,
@@ -152,10 +152,10 @@ def test_a_long_list_that_uses_its_own_limit_hides_no_other_that_could_start(
     assert rows.run(run_id).status == "cancelled"
 
 
-# what holds its place
+# what holds its slot
 
 
-def test_a_retry_that_is_coming_holds_its_place(
+def test_a_retry_that_is_coming_holds_its_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     sweeper: Sweeper,
@@ -172,7 +172,7 @@ def test_a_retry_that_is_coming_holds_its_place(
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_paused_step_holds_its_place(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> None:
+def test_a_paused_step_holds_its_slot(controller: WorkflowController, worker: WorkerDouble, rows: Rows) -> None:
     """Its body may still run, and at resume it goes on at once."""
     run_id = _enqueue(controller, 2, *steps("a", "b", "c", "d"))
     worker.claim("a")
@@ -186,7 +186,7 @@ def test_a_paused_step_holds_its_place(controller: WorkflowController, worker: W
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_pause_of_the_workflow_changes_nothing_about_places(
+def test_a_pause_of_the_workflow_changes_nothing_about_slots(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -202,10 +202,10 @@ def test_a_pause_of_the_workflow_changes_nothing_about_places(
     assert rows.run(run_id).status == "completed"
 
 
-# people and places
+# people and slots
 
 
-def test_an_approved_task_starts_when_there_is_a_place(
+def test_an_approved_task_starts_when_there_is_a_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -222,7 +222,7 @@ def test_an_approved_task_starts_when_there_is_a_place(
     assert rows.run(run_id).status == "completed"
 
 
-def test_an_approval_over_a_limit_that_was_made_while_paused_waits_for_its_place_too(
+def test_an_approval_over_a_limit_that_was_made_while_paused_waits_for_its_slot_too(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -239,7 +239,7 @@ def test_an_approval_over_a_limit_that_was_made_while_paused_waits_for_its_place
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_decision_that_starts_nothing_needs_no_place(
+def test_a_decision_that_starts_nothing_needs_no_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -260,7 +260,7 @@ def test_a_decision_that_starts_nothing_needs_no_place(
     worker.run_all()
 
 
-def test_a_body_that_asks_gives_its_place_back_and_gets_one_when_it_is_answered(
+def test_a_body_that_asks_gives_its_slot_back_and_gets_one_when_it_is_answered(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -280,7 +280,7 @@ def test_a_body_that_asks_gives_its_place_back_and_gets_one_when_it_is_answered(
     assert rows.run(run_id).status == "completed"
 
 
-def test_an_item_that_asks_gives_its_place_to_a_sibling(
+def test_an_item_that_asks_gives_its_slot_to_a_sibling(
     controller: WorkflowController,
     worker: WorkerDouble,
     rows: Rows,
@@ -298,7 +298,7 @@ def test_an_item_that_asks_gives_its_place_to_a_sibling(
     assert rows.run(run_id).status == "completed"
 
 
-def test_a_retry_by_hand_waits_for_a_place(
+def test_a_retry_by_hand_waits_for_a_slot(
     controller: WorkflowController,
     worker: WorkerDouble,
     sweeper: Sweeper,
@@ -311,14 +311,14 @@ def test_a_retry_by_hand_waits_for_a_place(
     assert (worker.queued, sweeper.sweep().retried) == ([], 0)
     assert rows.step(run_id, "a").retry_at is not None
     worker.complete("b")
-    assert worker.queued == []  # the place is a's
+    assert worker.queued == []  # the slot is a's
     assert sweeper.sweep().retried == 1
     assert worker.queued == ["a"]
     worker.run_all()
     assert rows.run(run_id).status == "completed"
 
 
-def test_of_two_retries_asked_for_while_paused_the_first_has_the_place_at_the_resume(
+def test_of_two_retries_asked_for_while_paused_the_first_has_the_slot_at_the_resume(
     controller: WorkflowController,
     worker: WorkerDouble,
     sweeper: Sweeper,

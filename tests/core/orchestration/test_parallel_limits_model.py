@@ -164,7 +164,7 @@ class World:
         try:
             getattr(self.controller, f"{verb}_step")(self.run_id, key)
         except AlreadyDecided:
-            # Stored: it takes effect at resume, or when there is a place.
+            # Stored: it takes effect at resume, or when there is a slot.
             assert self.status in ("paused", "executing")
 
     def _retry(self, key: str) -> None:
