@@ -87,6 +87,12 @@ def test_the_command_names_a_circle_and_fails(checkout: Path, capsys: pytest.Cap
     assert "circle: interlock.core.ground, interlock.core.typed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_holds_a_circle_of_rooms_or_of_files(house: House, package: str) -> None:
+    assert not house.rooms(package).circles
+    assert not house.files(package).circles
+
+
 @pytest.mark.parametrize("package", ["", *PACKAGES])
 def test_architecture_says_of_every_room_what_it_is_for(house: House, package: str) -> None:
     """A new room gets a row in the table under its package's picture; one that has gone loses it."""
