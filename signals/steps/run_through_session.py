@@ -10,11 +10,9 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from interlock.core.attempts.claims import AttemptRef, Claim
+from interlock.core.attempts.claims import AttemptRef
 from interlock.core.attempts.run_through import RunThroughOffer
 from interlock.core.plan.run_through import NEXT_KINDS
-
-from .held_attempt import HeldAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +50,7 @@ class RunThroughSession:
         self._clock = clock
         self._until = clock() + limit_s
         self._may_continue = may_continue
-        self._next: tuple[Dispatch, HeldAttempt] | None = None
-        self._current: HeldAttempt | None = None
+        self._next: tuple[Dispatch, AttemptRef] | None = None
 
     def offer(self) -> RunThroughOffer | None:
         """The offer to run what the step that ends now makes ready; None where time is over, or nothing fits."""
@@ -63,11 +60,10 @@ class RunThroughSession:
 
     def claimed(self, dispatch: Dispatch, offer: RunThroughOffer) -> None:
         """Note that the offer was taken up: this process holds that attempt."""
-        ref = AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id, offer.token)
-        self._next = dispatch, HeldAttempt(ref, Claim(granted=True), session=self, has_own_message=False)
+        self._next = dispatch, AttemptRef(dispatch.run_id, dispatch.step_id, dispatch.task_id, offer.token)
         self._offered = self._kinds & frozenset(dispatch.spec.get(NEXT_KINDS, ()))
 
-    def take_next(self) -> tuple[Dispatch, HeldAttempt] | None:
+    def take_next(self) -> tuple[Dispatch, AttemptRef] | None:
         """The attempt to run next, once."""
         following, self._next = self._next, None
         return following

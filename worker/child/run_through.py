@@ -18,12 +18,14 @@ from celery.app.routes import MapRoute
 from celery.exceptions import Reject
 from celery.utils.imports import symbol_by_name
 
+from interlock.core.attempts.claims import Claim
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.plan.run_through import kind_of
 from interlock.signals.dispatch.dispatcher import ArgumentsRefused, render_arguments
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import HEADER, next_kinds
 from interlock.signals.steps.carried_request import CarriedRequests
+from interlock.signals.steps.held_attempt import HeldAttempt
 from interlock.signals.steps.receivers import persist
 from interlock.signals.steps.run_through_session import RunThroughSession
 from interlock.worker.interrupt_notes import InterruptNotes
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
     from interlock.core.attempts.claims import AttemptRef
     from interlock.core.events import Dispatch
-    from interlock.signals.steps.held_attempt import HeldAttempt
 
     Tracer: TypeAlias = Callable[..., Any]
 
@@ -90,7 +91,7 @@ class RunThrough:
                 with runtime_of(self._app).events_in_background():
                     outcome = tracer(uuid, args, kwargs, request)
                     while (following := session.take_next()) is not None:
-                        self._run(*following, request)
+                        self._run(session, *following, request)
                     return outcome
             finally:
                 step_process.session = None
@@ -99,15 +100,15 @@ class RunThrough:
 
     # --- the next step ---------------------------------------------------------------------------------------------------
 
-    def _run(self, dispatch: Dispatch, held: HeldAttempt, message: dict[str, Any]) -> None:
+    def _run(self, session: RunThroughSession, dispatch: Dispatch, ref: AttemptRef, message: dict[str, Any]) -> None:
         """Run a step that is claimed already, as a message of its own would have.
 
         Args:
+            session: Has claimed it.
             dispatch: Its attempt.
-            held: The same, claimed.
+            ref: The same, with the token of the claim.
             message: The request of the message on which this process came.
         """
-        ref = held.ref
         try:
             arguments = self._arguments(dispatch, ref)
         except Exception:  # the first step's outcome must reach MAIN all the same
@@ -118,6 +119,7 @@ class RunThrough:
         args, kwargs = arguments
         if self._requests is None:
             self._requests = CarriedRequests(self._app, show_payloads=runtime_of(self._app).settings.show_payloads)
+        held = HeldAttempt(ref, Claim(granted=True), session=session, has_own_message=False)
         request = self._requests.make(dispatch, held, args, kwargs, message)
         try:
             self._tracers[dispatch.task](dispatch.task_id, args, kwargs, request)
