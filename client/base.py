@@ -73,7 +73,7 @@ class BaseClient:
         if own:
             # This app does not know where tasks are routed. What it enqueues is due at once, for a sweeper that does.
             self.settings = self.settings.model_copy(update={"redispatch_s": 0.001})
-        self._dispatches = not own
+        self._has_routes = not own
         self._has_broker = not own or broker_url is not None
         self._runtime: Runtime | None = None
         self._handler: CommandHandler | None = None
@@ -134,12 +134,12 @@ class BaseClient:
 
     def _open_runtime(self) -> Runtime:
         if self._runtime is None:
-            self._runtime = Runtime(self.app, self.settings, dispatches=self._dispatches, broadcasts=self._has_broker)
+            self._runtime = Runtime(self.app, self.settings, dispatches=self._has_routes, broadcasts=self._has_broker)
         return self._runtime
 
     def _known_tasks(self) -> frozenset[str] | None:
         """The names by which a plan's tasks are checked here; None where that is left to the workers."""
-        return known_tasks(self.app) if self._dispatches and self.settings.check_tasks else None
+        return known_tasks(self.app) if self._has_routes and self.settings.check_tasks else None
 
     # --- inside --------------------------------------------------------------------------------------------------------
 
@@ -148,14 +148,14 @@ class BaseClient:
         if not self._has_database:
             return ControlLink(self.app, self.settings).handle(command)
         if self._handler is None:
-            app = self.app if self._dispatches else None
+            app = self.app if self._has_routes else None
             database = self._open_runtime().database
             self._handler = CommandHandler(database, self.settings, self._known_tasks(), app)
         return self._handler.handle(command, args, fresh=fresh)
 
     def _hint(self, run_id: str) -> None:
         """Without routes of its own, tell an engine that something of the run is due; its sweeper would find it a little later."""
-        if self._dispatches or not self._has_broker or not self._has_database:
+        if self._has_routes or not self._has_broker or not self._has_database:
             return
         command = Command(
             id=uuid4().hex, command="dispatch", session_id=self.session_id, workflow_id=run_id, actor=self.actor

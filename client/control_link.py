@@ -1,6 +1,6 @@
-"""The client's end of the control queue: sends a command, waits for its reply.
+"""Sends a command over the control queue and waits for its reply.
 
-A command without an answer may still be carried out. Its id makes it safe to repeat, with the same first outcome.
+A command without a reply may still be carried out. Its id makes it safe to repeat: the first outcome is answered again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which tasks an app can vouch for: whether a name that it does not know is a mistake, or the name of somebody else's task.
+"""The names of an app's tasks, by which a plan with an unknown task is refused.
 
-Celery gives every app of a process the tasks of every other one, and all `shared_task`s. So a producer's app that has no task
-seems to have some as soon as anything else in the process declares one, and would refuse every plan.
+Not simply `app.tasks`: Celery gives every app of a process the tasks of every other one, and all `shared_task`s. A producer's app
+without tasks would seem to have some as soon as anything else in the process declares one, and refuse every plan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What running steps say of their progress, looked up now and then: it is no state change, so no event tells it."""
+"""Polls the progress of running steps: it is no state change, so no event carries it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who has a data folder, and where its servers listen.
+"""The lock of a data folder, and the file with the addresses of its servers.
 
-A lock says who: the system gives it up when its holder ends, however that happens, so a stale file is never believed. The
-file beside it says where. It holds passwords, so nobody else may read it.
+The system gives the lock up when its holder ends, even by SIGKILL, so a stale file is never believed. The file holds passwords,
+so nobody else may read it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking many parts at once, each in a thread of its own, within one bounded time: one that hangs delays no other."""
+"""Asks many parts at once, each in a thread of its own, within one bounded time: one that hangs delays no other."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What to do next to follow a run: every change once and in order, although pub/sub may lose, repeat and reorder.
+"""Follows a run without I/O: every change once and in order, although pub/sub may lose, repeat and reorder.
 
-No I/O: `RunWatch` asks for a reading of the history (`Read`) or for patience (`Listen`), and is told what was read and
-heard. `watching` carries that out, for threads and for event loops, so that the algorithm exists once.
+`RunWatch` says what to do next, read the history (`Read`) or listen to Redis (`Listen`), and is told what was read and heard.
+`watching` does that, for threads and for event loops, so that the algorithm exists once.
 
 Subscribe first, then read the history, so that nothing falls between the two. A live change that is next in `seq` goes
 out at once; one that is known already is dropped; one that is too early is held while the history fills the gap. The

@@ -1,4 +1,4 @@
-"""What to do next to follow all runs of a session; like `catch_up`, which does it for one run, without I/O.
+"""Follows all runs of a session without I/O, as `catch_up` follows one.
 
 A `seq` is kept for each run. Runs that go on when the watch begins are followed from there (or from the `seq` that the
 caller gives), later ones from their first change. Which runs have moved is read from the database at each reconnection
@@ -33,7 +33,7 @@ _REMEMBERED_S: Final = 300.0  # how long a late repetition of an ended run's cha
 
 
 class SessionReader(Protocol):
-    """What a session's watch reads; `core.history.HistoryReader` is one. No replica: it must see what is committed."""
+    """What a session's watch reads; `queries.history.HistoryReader` is one. No replica: it must see what is committed."""
 
     def changes(self, workflow_id: str, after_seq: int = 0) -> list[StateChange]:
         """Up to `PAGE` changes of a run."""

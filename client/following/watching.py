@@ -1,6 +1,6 @@
-"""Watching a run or a session, from a thread or from an event loop.
+"""The I/O of watching a run or a session, from a thread or from an event loop: asks the subscriber, reads the history.
 
-The algorithm is in `catch_up` and `session_catch_up`; here is the I/O: the subscriber is asked, the history is read.
+The algorithm is in `catch_up` and `session_catch_up`.
 """
 
 from __future__ import annotations
