@@ -158,7 +158,7 @@ class Settings(BaseModel):
             **explicit: Settings that win over both; None means not given.
 
         Raises:
-            ConfigurationError: A value does not fit; the message names the setting and where it came from.
+            ConfigurationError: A value does not fit; the message names the setting, not the value.
         """
         values: dict[str, Any] = {}
         for name in cls.model_fields:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from interlock.core.errors import NotJson, PayloadTooLarge
-from interlock.core.json_values import checked_json
+from interlock.core.json_values import Json, checked_json, plain_json, shown_path
 
 
 def test_a_document_is_copied_as_plain_json() -> None:
@@ -15,15 +19,48 @@ def test_a_document_is_copied_as_plain_json() -> None:
     assert copy is not document
 
 
-def test_a_key_that_may_be_data_is_not_told() -> None:
-    with pytest.raises(NotJson) as refused:
-        checked_json("checkpoint", {"customers": {"a@b.example": [object()]}})
-    assert refused.value.field == "checkpoint['customers'][…][0]"
-    assert str(refused.value) == "checkpoint['customers'][…][0]: object is not JSON"
-
-
 def test_the_limit_is_in_bytes_of_the_compact_text() -> None:
     assert checked_json("input", "é" * 49, 100) == "é" * 49
     with pytest.raises(PayloadTooLarge) as refused:
         checked_json("input", "é" * 50, 100)
     assert (refused.value.size, refused.value.limit) == (102, 100)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")), inner, max_size=4
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_whatever_is_json_is_accepted_as_it_is(value: Json) -> None:
+    copy, problems = plain_json(value)
+    assert problems == ()
+    assert copy == value
+    assert json.loads(json.dumps(copy)) == value
+
+
+SECRET = "s3cr3t"  # noqa: S105 - planted, to be looked for
+
+
+def test_of_a_place_in_a_result_only_keys_that_are_names_are_shown() -> None:
+    """What a step's error says of its result goes to subscribers, who may not see it."""
+    (_, problems) = plain_json({"rows": [{f"{SECRET}@example.com": {"at": {1, 2}}}]})
+    ((path, message),) = problems
+    assert shown_path(path) == "['rows'][0][…]['at']"
+    assert message == "set is not JSON: use a list"
+    with pytest.raises(NotJson, match=r"^result\['rows'\]\[0\]\[…\]: set is not JSON") as refused:
+        checked_json("result", {"rows": [{f"{SECRET}@example.com": {1, 2}}]})
+    assert refused.value.field == "result['rows'][0][…]"
+    (_, problems) = plain_json({"rows": {(SECRET, 1): 1}})
+    assert SECRET not in str(problems)

@@ -30,11 +30,19 @@ if TYPE_CHECKING:
     from interlock.core.sweeper.sweeper import Sweeper
     from tests.core.worker_double import WorkerDouble
 
+
 pytestmark = pytest.mark.usefixtures("database")
 
+
 CHAIN = [step("a"), step("b", "a"), step("c", "b"), step("d", "c")]
+
+
 KINDS = frozenset(kind_of(f"tasks.{key}", queue) for key in "abcd" for queue in (None, "q"))
+
+
 OFFER = RunThroughOffer("a-message", "the-token", KINDS)
+
+
 THROUGH = {"run_through": True}
 
 
@@ -362,24 +370,6 @@ def test_the_fast_path_is_of_postgresql_alone(controller: WorkflowController, wo
     worker.claim("a")
     with patch.object(Database, "run_prepared", side_effect=AssertionError):
         assert worker.run_through("a", OFFER) == "b"
-
-
-def test_a_step_names_the_kinds_behind_it_that_may_be_gone_on_to_and_no_others(
-    controller: WorkflowController, rows: Rows
-) -> None:
-    plan = [
-        *(step("a"), step("b", "a", queue="q"), step("c", "a", timeout_s=5), step("d", "a b")),
-        *(step("e", "d", run_through=False), step("m", "d", map="`[1]`")),
-    ]
-    run_id = _enqueue(controller, *plan, **THROUGH)
-    named = {key: rows.step(run_id, key).spec.get(NEXT_KINDS) for key in "abcdem"}
-    assert named == {
-        **dict.fromkeys("cdem"),
-        "a": sorted([kind_of("tasks.b", "q"), kind_of("tasks.d", None)]),
-        "b": [kind_of("tasks.d", None)],
-    }
-    without = _enqueue(controller, *CHAIN)
-    assert not any(NEXT_KINDS in rows.step(without, key).spec for key in "abcd")
 
 
 def test_a_run_that_runs_through_is_run_again_and_its_items_name_nothing(

@@ -7,22 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from interlock.core.errors import InvalidPlan
-from interlock.core.json_values import MAX_DEPTH, Json, plain_json
+from interlock.core.json_values import MAX_DEPTH
 from interlock.core.model.retry import RetryPolicy
-from interlock.core.plan import (
-    ROUTING_OPTIONS,
-    ApprovalSpec,
-    MapSpec,
-    OnFailure,
-    PlanSpec,
-    StepSpec,
-    examine_plan,
-)
+from interlock.core.plan import ApprovalSpec, MapSpec, OnFailure, PlanSpec, StepSpec, examine_plan
 from interlock.core.plan.expressions import ALL
 
 FULL = {
@@ -184,63 +174,6 @@ def test_arguments_that_expand_to_billions_by_sharing_are_refused() -> None:
     (fault,) = faults_in({"args": shared})
     assert fault.startswith("steps[0].args[0]")
     assert fault.endswith("over 1,000,000 values")
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")), inner, max_size=4
-        )
-    ),
-    max_leaves=20,
-)
-
-
-@given(json_values)
-def test_whatever_is_json_is_accepted_as_it_is(value: Json) -> None:
-    copy, problems = plain_json(value)
-    assert problems == ()
-    assert copy == value
-    assert json.loads(json.dumps(copy)) == value
-
-
-@pytest.mark.parametrize("name", ["countdown", "eta", "link", "link_error", "chord", "group_id", "task_id"])
-def test_options_that_let_celery_decide_are_refused_with_the_reason(name: str) -> None:
-    (fault,) = faults_in({"options": {name: 5}})
-    assert fault.startswith(f"steps[0].options.{name}: cannot be an option: ")
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"queue": "q"}, "options.queue: cannot be an option: it is a field of the step itself"),
-        ({"time_limit": 5}, "options.time_limit: cannot be an option: use the step's timeout_s"),
-        ({"routing_kee": "x"}, "options.routing_kee: unknown option (did you mean routing_key?)"),
-        ({"expires": 0}, "options.expires: must be a number of seconds above 0"),
-        ({"expires": "tomorrow"}, "options.expires: must be a number of seconds above 0"),
-        ({"delivery_mode": True}, "options.delivery_mode: must be 1 (transient) or 2 (persistent)"),
-        ({"headers": {"Interlock-Step": "x"}}, "options.headers: the header 'Interlock-Step' is reserved"),
-        ({"headers": []}, "options.headers: must be an object"),
-        ({"exchange": ""}, "options.exchange: must be a string"),
-        (
-            {"expires": dt.datetime(2024, 1, 1, tzinfo=dt.UTC)},
-            "options.expires: datetime is not JSON: write it as a string",
-        ),
-    ],
-)
-def test_a_wrong_option_is_named(options: dict[str, Any], said: str) -> None:
-    assert f"steps[0].{said}" in faults_in({"options": options})
-
-
-def test_every_routing_option_is_accepted() -> None:
-    values = {"expires": 1.5, "delivery_mode": 2, "headers": {"x": 1}}
-    assert faults_in({"options": {name: values.get(name, "x") for name in ROUTING_OPTIONS}}) == []
 
 
 @pytest.mark.parametrize(
