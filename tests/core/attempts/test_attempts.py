@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
+
 pytestmark = pytest.mark.usefixtures("database")
 
+
 NO_DELAY = {"initial_delay_s": 0.0, "jitter": 0.0}
+
+
 OTHER = "another-token"
+
+
 ERROR = Failure("error", "ValueError: no", exception_names=("builtins.ValueError", "builtins.Exception"))
-INTERRUPTED = Failure("interrupted", "told to stop")
 
 
 def _one(controller: WorkflowController, **options: Any) -> str:
@@ -324,48 +329,6 @@ def test_a_kept_report_is_not_replaced_by_a_second_one(
     assert worker.attempts.complete(ref, "second") in (Report.REPEATED, Report.STALE)
     controller.resume_workflow(run_id)
     assert rows.step(run_id, "a").result == "first"
-
-
-def test_an_attempt_interrupted_by_the_pause_is_replaced_once_it_has_ended(
-    controller: WorkflowController,
-    worker: WorkerDouble,
-    rows: Rows,
-    sweeper: Sweeper,
-) -> None:
-    """Resumed before that, the new attempt waits: two bodies of one step must not run at once."""
-    run_id = _one(controller)
-    old = worker.claim("a")
-    controller.pause_workflow(run_id)
-    controller.resume_workflow(run_id)
-    row = rows.step(run_id, "a")
-    assert (row.status, row.attempt, row.drain_task_id) == ("running", 2, old.task_id)
-    assert worker.queue == []
-    assert not sweeper.sweep()
-    assert worker.attempts.fail(old, INTERRUPTED) is Report.RECORDED
-    assert worker.queued == ["a"]
-    worker.run("a", "second")
-    row = rows.step(run_id, "a")
-    assert (row.status, row.result, row.failures, row.attempt) == ("completed", "second", 0, 2)
-
-
-def test_an_interrupted_attempt_that_never_answers_is_replaced_when_its_lease_has_ended(
-    controller: WorkflowController,
-    worker: WorkerDouble,
-    rows: Rows,
-    sweeper: Sweeper,
-) -> None:
-    run_id = _one(controller)
-    old = worker.claim("a")
-    controller.pause_workflow(run_id)
-    controller.resume_workflow(run_id)
-    rows.make_due(run_id, "a", "dispatch_check_at")
-    assert not sweeper.sweep()  # heartbeats may have renewed the lease of the old body
-    rows.make_due(run_id, "a", "drain_until")
-    assert sweeper.sweep().redispatched == 1
-    worker.claim("a")
-    assert worker.attempts.complete(old, "old") is Report.STALE
-    worker.complete("a", "new")
-    assert rows.step(run_id, "a").result == "new"
 
 
 def test_an_interrupted_attempt_that_finishes_after_the_resume_completes_the_step(

@@ -6,22 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from interlock.core import (
-    TransitionNotAllowed,
-    WorkflowController,
-)
-from interlock.core.attempts.outcomes import Failure
+from interlock.core import TransitionNotAllowed, WorkflowController
 from interlock.core.errors import CommandRefused
 from tests.core.edges import WORKFLOW_STATES
 from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
-    from interlock.core import WorkflowController
     from interlock.core.sweeper.sweeper import Sweeper
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
+
 pytestmark = pytest.mark.usefixtures("database")
+
 
 ON = {"on_failure": "continue"}
 
@@ -126,27 +123,6 @@ def test_pause_moves_running_steps_and_leaves_pending_ones(
         (None, "paused", "me"),
         ("held", "paused", "me"),
     ]
-
-
-def test_resume_dispatches_pending_steps_again_with_their_ids_and_paused_ones_with_new_ones(
-    controller: WorkflowController,
-    worker: WorkerDouble,
-    rows: Rows,
-) -> None:
-    run_id = _enqueue(controller, step("held"), step("queued"))
-    first = worker.claim("held").task_id
-    waiting = worker.take("queued").task_id
-    controller.pause_workflow(run_id)
-    worker.fail("held", Failure("interrupted", "told to stop"))
-    controller.resume_workflow(run_id)
-    assert {dispatch.key: dispatch.task_id for dispatch in worker.queue} == {
-        "held": rows.step(run_id, "held").task_id,
-        "queued": waiting,
-    }
-    assert rows.step(run_id, "held").task_id != first
-    assert rows.step(run_id, "held").failures == 0
-    worker.run_all()
-    assert rows.run(run_id).status == "completed"
 
 
 def test_a_paused_run_with_nothing_left_completes_at_resume(
