@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from interlock.core.json_values import Json
 
-
 HEAD = "name: w\ntask_description: d\n"
 
 

@@ -18,16 +18,9 @@ if TYPE_CHECKING:
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
-
 pytestmark = pytest.mark.usefixtures("database")
-
-
 NO_DELAY = {"initial_delay_s": 0.0, "jitter": 0.0}
-
-
 OTHER = "another-token"
-
-
 ERROR = Failure("error", "ValueError: no", exception_names=("builtins.ValueError", "builtins.Exception"))
 
 

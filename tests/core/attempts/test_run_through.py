@@ -30,19 +30,10 @@ if TYPE_CHECKING:
     from interlock.core.sweeper.sweeper import Sweeper
     from tests.core.worker_double import WorkerDouble
 
-
 pytestmark = pytest.mark.usefixtures("database")
-
-
 CHAIN = [step("a"), step("b", "a"), step("c", "b"), step("d", "c")]
-
-
 KINDS = frozenset(kind_of(f"tasks.{key}", queue) for key in "abcd" for queue in (None, "q"))
-
-
 OFFER = RunThroughOffer("a-message", "the-token", KINDS)
-
-
 THROUGH = {"run_through": True}
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
 RUN, STEP = "workflow_run", "workflow_step"
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tests.core.rows import Rows
 
-
 RUN, STEP = "workflow_run", "workflow_step"
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
-
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from interlock.core import Database
     from interlock.core.events import Effects
 
-
 KINDS = ("workflow_run", "workflow_step")
 
 

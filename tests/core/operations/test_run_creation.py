@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
-
 pytestmark = pytest.mark.usefixtures("database")
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from interlock.core import Database
     from tests.core.rows import Rows
 
-
 pytestmark = pytest.mark.usefixtures("database")
 
 

@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
-
 pytestmark = pytest.mark.usefixtures("database")
-
-
 ON = {"on_failure": "continue"}
-
-
 BROKEN = "abs(results.a) > `0`"  # a's result is text: abs() fails when it is evaluated, not when it is read
 
 

@@ -18,7 +18,6 @@ from interlock.core.plan.expressions import ALL, evaluate, read_expression, refe
 if TYPE_CHECKING:
     from interlock.core.json_values import Json
 
-
 CONTEXT = {
     "input": {"n": 3, "name": "x", "text": "results.a", "trap": {"$expr": "input.n"}, "empty": []},
     "results": {"a": {"files": [1, 2]}, "b-c": 7, "none": None},
