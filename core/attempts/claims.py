@@ -1,4 +1,4 @@
-"""Claiming an attempt: the long way, which `hot_path` shortens for the first attempt of a plain step."""
+"""Claims attempts through a unit of work, wherever the fast path does not."""
 
 from __future__ import annotations
 
