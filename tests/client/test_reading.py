@@ -55,7 +55,8 @@ def test_both_ways_give_the_same(client: Client, remote: Client) -> None:
     assert remote.history(run_id, after_seq=3) == history[3:]
     assert remote.status(run_id) == client.status(run_id)
     assert remote.list(status="cancelled") == client.list(status="cancelled") != []
-    assert remote.explain(run_id) == client.explain(run_id)
+    kinds = [[reason["kind"] for reason in each.explain(run_id)["reasons"]] for each in (remote, client)]
+    assert kinds == [["cancelled"]] * 2  # the words say how long ago it was
 
 
 def test_a_history_is_as_many_readings_as_it_has_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
