@@ -13,7 +13,7 @@ CONSTRAINTS ?= constraints/dev.txt
 PIP_INSTALL = $(PIP) install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-unit test-long servers-stop faults model chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
+.PHONY: help install demo check test test-unit test-long servers-stop faults model random-plans chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,10 @@ faults: $(VENV)/.installed-fuzz ## Run the fault suite: crashes, lost answers an
 
 model: $(VENV)/.installed-dev ## Search every state that small runs can reach, and print how many there are
 	@$(BIN)/python -m tests.model
+
+random-plans: $(VENV)/.installed-dev ## Run random plans on real workers, with random people, judged by an oracle: SECONDS=… SEED=… PLAN=…
+	@$(BIN)/python -m tests.random_plans $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(PLAN),--plan $(PLAN)) $(if $(AT_MOST),--at-most $(AT_MOST))
 
 chaos: $(VENV)/.installed-dev ## Kill workers and servers at random under load, then check everything: SEED=… MINUTES=… WORKFLOWS=…
 	@mkdir -p $(RESULTS)

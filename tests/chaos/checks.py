@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .people import Operator
     from .plans import Plan
 
-__all__ = ["Evidence", "Record", "read_record", "violations"]
+__all__ = ["Evidence", "Record", "missed_changes", "read_record", "violations"]
 
 _MAX_OF_A_KIND = 10
 
@@ -92,7 +92,7 @@ def violations(database: Database, record: Record, evidence: Evidence) -> Iterat
         "checker": iter(checker_faults(database)),
         "results": _results(record, evidence),
         "bodies": _bodies(record, evidence),
-        "subscribers": _subscribers(record, evidence),
+        "subscribers": missed_changes(record, evidence.received),
         "commands": _commands(record, evidence),
     }
     for name, found in checks.items():
@@ -156,11 +156,11 @@ def _bodies(record: Record, evidence: Evidence) -> Iterator[str]:
             yield f"{key}: {begun.total()} bodies, {starts[key]} moves to running"
 
 
-def _subscribers(record: Record, evidence: Evidence) -> Iterator[str]:
-    """Every change was received once and in order."""
+def missed_changes(record: Record, received: Mapping[str, Sequence[StateChange]]) -> Iterator[str]:
+    """What a subscriber has not received of each run, or more than once, or out of order."""
     for run_id, rows in record.history.items():
         stored = [(row.seq, row.entity_id, row.from_state, row.to_state) for row in rows]
-        got = [(c.seq, c.entity_id, c.from_state, c.to_state) for c in evidence.received.get(run_id, ())]
+        got = [(c.seq, c.entity_id, c.from_state, c.to_state) for c in received.get(run_id, ())]
         if got != stored:
             missing = [row[0] for row in stored if row not in got]
             twice = [seq for seq, count in Counter(row[0] for row in got).items() if count > 1]

@@ -9,15 +9,13 @@ import json
 import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["Entry", "append", "read"]
-
-What = Literal["begin", "effect", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +27,22 @@ class Entry:
         run_id: The workflow run.
         attempt: Which attempt it was.
         body: A random name of this run of the body.
-        what: `begin`, `effect` (the work is done), or `refused` (it raised on purpose).
-        value: With `effect`, what it came to.
+        what: `begin`, `effect` (the work is done), `refused` (it raised on purpose), or another word of the suite.
+        value: With `effect`, what it came to; else JSON of the suite.
         pid: The process that it ran in.
         began_at: When this run of the body began, by `time.time`.
+        at: When the entry was made, where the suite says so.
     """
 
     key: str
     run_id: str
     attempt: int
     body: str
-    what: What
-    value: int = 0
+    what: str
+    value: Any = 0
     pid: int = 0
     began_at: float = 0.0
+    at: float = 0.0
 
 
 def append(path: Path | str, entry: Entry) -> None:

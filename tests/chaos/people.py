@@ -6,16 +6,13 @@ same id until there is one.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import queue
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from interlock.core.errors import CommandRefused, InterlockError, StateMachineError
 
+from .agenda import Agenda
 from .load import may_pass
 
 if TYPE_CHECKING:
@@ -28,10 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Operator"]
 
 _PAUSE_S = 0.2
-_IDLE_S = 0.2
 
 
-class Operator(threading.Thread):
+class Operator(Agenda):
     """Carries out what is to be done in one session, in order of time.
 
     Attributes:
@@ -44,12 +40,8 @@ class Operator(threading.Thread):
     """
 
     def __init__(self, client: Client) -> None:
-        super().__init__(name=f"operator of {client.session_id}", daemon=True)
+        super().__init__(f"operator of {client.session_id}")
         self._client = client
-        self._inbox: queue.SimpleQueue[tuple[float, Callable[[], None]]] = queue.SimpleQueue()
-        self._number = itertools.count()
-        self._stopping = threading.Event()
-        self._pending = 0
         self.paused: set[str] = set()
         self.resumed: set[str] = set()
         self.cancelled: set[str] = set()
@@ -66,47 +58,22 @@ class Operator(threading.Thread):
             return
         at = time.monotonic() + wish.after_s
         if wish.verb == "cancel":
-            self._inbox.put((at, partial(self._cancel, run_id)))
+            self.at(at, partial(self._cancel, run_id))
         else:
-            self._inbox.put((at, partial(self._pause, run_id, wish.mode, wish.hold_s)))
+            self.at(at, partial(self._pause, run_id, wish.mode, wish.hold_s))
 
     def asked(self, run_id: str, step: str) -> None:
         """A step waits for a person."""
-        self._inbox.put((time.monotonic(), partial(self._approve, run_id, step)))
-
-    def stop(self) -> None:
-        """Do no more."""
-        self._stopping.set()
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is still to be done."""
-        return self._pending > 0 or not self._inbox.empty()
+        self.at(time.monotonic(), partial(self._approve, run_id, step))
 
     # --- its own thread
-
-    def run(self) -> None:
-        """Work until told to stop."""
-        agenda: list[tuple[float, int, Callable[[], None]]] = []
-        while not self._stopping.is_set():
-            self._pending = len(agenda)
-            wait_s = min(agenda[0][0] - time.monotonic(), _IDLE_S) if agenda else _IDLE_S
-            try:
-                at, act = self._inbox.get(timeout=max(wait_s, 0.001))
-            except queue.Empty:
-                pass
-            else:
-                heapq.heappush(agenda, (at, next(self._number), act))
-            while agenda and agenda[0][0] <= time.monotonic():
-                agenda[0][2]()
-                heapq.heappop(agenda)
 
     def _pause(self, run_id: str, mode: str, hold_s: float) -> None:
         verb = partial(self._client.pause, run_id, reason="chaos", mode=mode, request_id=f"pause-{run_id}")
         # Ended by now, or waiting for an approval, which cannot be paused.
         if self._say(verb, refusable=True):
             self.paused.add(run_id)
-            self._inbox.put((time.monotonic() + hold_s, partial(self._resume, run_id)))
+            self.at(time.monotonic() + hold_s, partial(self._resume, run_id))
 
     def _resume(self, run_id: str) -> None:
         if self._say(partial(self._client.resume, run_id, request_id=f"resume-{run_id}")):
@@ -123,13 +90,13 @@ class Operator(threading.Thread):
 
     def _say(self, verb: Callable[[], None], *, refusable: bool = False) -> bool:
         """Whether the command was carried out."""
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 verb()
             except Exception as error:
                 if may_pass(error):
                     self.repeated += 1
-                    self._stopping.wait(_PAUSE_S)
+                    self.stopping.wait(_PAUSE_S)
                     continue
                 if refusable and isinstance(error, CommandRefused | StateMachineError):
                     return False

@@ -73,7 +73,7 @@ class Board:
         """Print a table."""
         self._console.print(table)
 
-    def show(self, counts: Counts) -> None:
+    def show(self, counts: object) -> None:
         """Say how far it is."""
         now = time.monotonic()
         if now - self._shown_at < (_DRAW_EVERY_S if self._live is not None else _LINE_EVERY_S):

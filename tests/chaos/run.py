@@ -133,7 +133,7 @@ class _Chaos:
         }
         self._operators = {each: Operator(client) for each, client in remote.items()}
         self._subscribers = Subscribers(
-            deployment.database, deployment.events.url(0), SESSIONS, poll_s=1.0, asked=self._asked
+            deployment.database, deployment.events.url(0), SESSIONS, poll_s=1.0, heard=self._heard
         )
         self._producer = Producer(
             plans,
@@ -154,7 +154,9 @@ class _Chaos:
     def work(self) -> None:
         """Load and faults, until everything has ended or the time is over."""
         began = time.monotonic()
-        for thread in (self._subscribers, *self._operators.values(), self._producer):
+        self._subscribers.start()
+        self._subscribers.wait_until_begun()
+        for thread in (*self._operators.values(), self._producer):
             thread.start()
         while self._producer.is_alive() or not self._injector.over:
             self._tick()
@@ -206,8 +208,9 @@ class _Chaos:
         )
         time.sleep(_TICK_S)
 
-    def _asked(self, change: StateChange) -> None:
-        self._operators[change.session_id].asked(change.workflow_id, str(change.step_key))
+    def _heard(self, change: StateChange) -> None:
+        if change.step_key is not None and change.to_state == "waiting_approval":
+            self._operators[change.session_id].asked(change.workflow_id, str(change.step_key))
 
     def _all_ended(self) -> bool:
         """Asked of the subscribers as long as they have not seen it, because that costs nothing; then of the database."""

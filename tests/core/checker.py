@@ -38,8 +38,8 @@ def faults(database: Database) -> list[str]:
     for run in runs:
         ever_failed = {row.entity_id for row in history[run.id] if row.to_state == "failed"}
         plan = _Plan(run, steps[run.id], edges[run.id], requests[run.id], ever_failed)
-        found += _replay(run, plan.steps, sorted(history[run.id], key=lambda row: row.seq))
-        found += plan.faults()
+        texts = [*_replay(run, plan.steps, sorted(history[run.id], key=lambda row: row.seq)), *plan.faults()]
+        found += [text if text.startswith(run.id) else f"{run.id} {text}" for text in texts]
     return found
 
 
