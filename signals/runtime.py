@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from interlock.core.attempts.attempts import Attempts
-from interlock.core.attempts.step_calls import Bodies
+from interlock.core.attempts.step_calls import StepCalls
 from interlock.core.database.database import Database, open_database
 from interlock.core.errors import ConfigurationError
 from interlock.core.machine.guard_rules import NO_RULES, GuardRules, attach_rules
@@ -65,7 +65,7 @@ class Runtime:
         self.database.prepare_connections(settings.idle_transaction_s)
         attach_rules(self.database.engine, rules)
         self.attempts = Attempts(self.database, settings)
-        self.bodies = Bodies(self.database, settings)
+        self.step_calls = StepCalls(self.database, settings)
         dispatcher = Dispatcher(app, self.database, settings) if dispatches else None
         broadcaster = InterruptBroadcaster(app) if broadcasts else None
         url = events_url(app, settings)

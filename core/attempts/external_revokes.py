@@ -1,6 +1,6 @@
-"""A revoke that is not ours (`celery control revoke`, Flower) on a live attempt: an operator's command, by another door.
+"""Applies revokes from outside Interlock (`celery control revoke`, Flower) to live attempts.
 
-Celery burns the id of what it revokes, so going on always means a new attempt.
+Workers remember revoked ids, so whatever goes on needs a new attempt with a new id.
 """
 
 from __future__ import annotations

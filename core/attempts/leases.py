@@ -1,4 +1,4 @@
-"""Heartbeats: a worker names the attempts that it holds at this moment; one statement renews them, one says which must stop."""
+"""Renews the leases of the attempts that a worker names in its heartbeat, and finds those that must stop."""
 
 from __future__ import annotations
 

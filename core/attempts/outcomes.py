@@ -1,4 +1,4 @@
-"""How an attempt ended, recorded on its step, and what follows: for reports of workers, and for what waited during a pause."""
+"""Records how an attempt ended, and decides on a retry: for reports of workers, and for those deferred during a pause."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Failure:
 
 @cache
 def _failing(*, again: bool, overridden: bool) -> StepTransition:
-    """How a step fails: for good or to be tried `again`, and with other arguments then where its task has `overridden` them."""
+    """The transition to failed: for good, or to be tried `again`, with other arguments where its task has `overridden` them."""
     values = {
         **ENDED,
         "failures": bindparam("counted_failures"),

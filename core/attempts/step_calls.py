@@ -1,7 +1,7 @@
-"""What the body of a running step stores, asks, and wants to know. Only the holder of the attempt is heard.
+"""Serves the calls of running bodies: checkpoints, progress, questions to people. Only the attempt's holder may call.
 
-A checkpoint survives attempts and pauses; progress is for people who watch. Both are columns of the step and no moves, so they
-take no lock of the workflow.
+A checkpoint survives attempts and pauses; progress is for people who watch. Both are columns of the step and no transitions, so
+they take no lock of the workflow.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from .attempts import AttemptRef
 
-__all__ = ["Bodies"]
+__all__ = ["StepCalls"]
 
 _steps = table_of_model(WorkflowStep)
 _requests = table_of_model(ApprovalRequest)
 
 
-class Bodies:
-    """The body's side of one database."""
+class StepCalls:
+    """The calls of running bodies, against one database."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database

@@ -1,6 +1,6 @@
-"""Messages of attempts that reached nobody who could run them: the broker did not take them, or a worker dropped them.
+"""Makes attempts due again whose message the broker did not take, or a worker dropped.
 
-Neither says anything of the attempt, which stays as it is and becomes due again.
+Neither says anything about the attempt itself, which stays as it is.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class CurrentStep:
         if not held.interrupted and now - held.asked_at >= _ASK_AGAIN_AFTER_S:
             held.asked_at = now
             with held.shield():
-                stop = self._runtime.bodies.must_stop(held.ref)
+                stop = self._runtime.step_calls.must_stop(held.ref)
             held.interrupted = stop
         return held.interrupted
 
@@ -90,7 +90,7 @@ class CurrentStep:
     def last_checkpoint(self) -> Any:
         """What `checkpoint` stored last, in this attempt or an earlier one; None where there is none."""
         with self._held.shield():
-            return self._runtime.bodies.checkpoint(self._held.ref)
+            return self._runtime.step_calls.checkpoint(self._held.ref)
 
     def checkpoint(self, data: Any) -> None:
         """Store how far the work is, as JSON: a later attempt goes on from `last_checkpoint`.
@@ -102,7 +102,7 @@ class CurrentStep:
         """
         document = checked_json("checkpoint", data, self._runtime.settings.max_result_bytes)
         with self._held.shield():
-            saved = self._runtime.bodies.save_checkpoint(self._held.ref, document)
+            saved = self._runtime.step_calls.save_checkpoint(self._held.ref, document)
         if not saved:
             raise self._superseded()
 
@@ -121,7 +121,7 @@ class CurrentStep:
         document = {"done": done, "total": total, "message": None if message is None else message[:500]}
         document = checked_json("progress", document, _MAX_PROGRESS_BYTES)
         with self._held.shield():
-            saved = self._runtime.bodies.save_progress(self._held.ref, document)
+            saved = self._runtime.step_calls.save_progress(self._held.ref, document)
         if not saved:
             raise self._superseded()
 
@@ -153,7 +153,7 @@ class CurrentStep:
             ApprovalRequested: Not decided yet; let it pass.
         """
         with self._held.shield():
-            decided = self._runtime.bodies.decision(self._held.ref, name)
+            decided = self._runtime.step_calls.decision(self._held.ref, name)
         if decided is not None:
             return Decision(approved=decided["approved"], by=decided["by"], comment=decided["comment"])
         spec = ApprovalSpec.model_validate(

@@ -174,7 +174,7 @@ def report_discarded(task: Task[..., Any], state: str | None) -> None:
 
 def _ask(task: Task[..., Any], held: HeldAttempt, asks: dict[str, Any]) -> None:
     runtime = runtime_of(task.app)
-    if not runtime.bodies.ask(held.ref, asks):
+    if not runtime.step_calls.ask(held.ref, asks):
         # Paused or cancelled meanwhile: let go of the step; resumed, it asks again.
         runtime.attempts.fail(held.ref, Failure("interrupted", "asked for an approval"))
 

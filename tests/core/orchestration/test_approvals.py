@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock.core.attempts.attempts import Report
-from interlock.core.attempts.step_calls import Bodies
+from interlock.core.attempts.step_calls import StepCalls
 from interlock.core.errors import CommandRefused, EntityNotFound
 from tests.core.asking import enqueue, gate
 from tests.core.rows import step, steps
@@ -114,16 +114,16 @@ def test_a_body_that_asks_is_run_again_with_the_decision(
     unchecked_database: Database,
     settings: Settings,
 ) -> None:
-    bodies = Bodies(unchecked_database, settings)
+    calls = StepCalls(unchecked_database, settings)
     run_id = enqueue(controller, *steps("a"))
     first = worker.claim("a")
-    assert bodies.ask(first, {"name": "ship", "approvers": ["ann"]})
+    assert calls.ask(first, {"name": "ship", "approvers": ["ann"]})
     assert (rows.run(run_id).status, rows.states(run_id)) == ("waiting_approval", {"a": "waiting_approval"})
     assert worker.complete("a") is Report.STALE
     controller.approve_step(run_id, "a", "go", transitioned_by="ann")
     second = worker.claim("a")
     assert second.task_id != first.task_id
-    assert bodies.decision(second, "ship") == {"decision": "approved", "approved": True, "by": "ann", "comment": "go"}
+    assert calls.decision(second, "ship") == {"decision": "approved", "approved": True, "by": "ann", "comment": "go"}
     worker.complete("a", 1)
     assert rows.run(run_id).status == "completed"
 
@@ -135,15 +135,15 @@ def test_a_body_whose_question_was_rejected_is_run_again_where_the_plan_goes_on(
     unchecked_database: Database,
     settings: Settings,
 ) -> None:
-    bodies = Bodies(unchecked_database, settings)
+    calls = StepCalls(unchecked_database, settings)
     run_id = enqueue(controller, *steps("a"))
-    bodies.ask(worker.claim("a"), {"name": "ship", "on_reject": "continue"})
+    calls.ask(worker.claim("a"), {"name": "ship", "on_reject": "continue"})
     controller.reject_step(run_id, "a", transitioned_by="ann")
     second = worker.claim("a")
-    decision = bodies.decision(second, "ship")
+    decision = calls.decision(second, "ship")
     assert decision is not None
     assert decision["approved"] is False
-    bodies.ask(second, {"name": "again"})
+    calls.ask(second, {"name": "again"})
     controller.approve_step(run_id, "a", transitioned_by="bob")
     worker.run("a", 1)
     assert rows.run(run_id).status == "completed"

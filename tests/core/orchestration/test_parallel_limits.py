@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from interlock.core.attempts.outcomes import Failure
-from interlock.core.attempts.step_calls import Bodies
+from interlock.core.attempts.step_calls import StepCalls
 from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
@@ -267,9 +267,9 @@ def test_a_body_that_asks_gives_its_slot_back_and_gets_one_when_it_is_answered(
     unchecked_database: Database,
     settings: Settings,
 ) -> None:
-    bodies = Bodies(unchecked_database, settings)
+    calls = StepCalls(unchecked_database, settings)
     run_id = _enqueue(controller, 1, *steps("a", "b", "c"))
-    assert bodies.ask(worker.claim("a"), {"name": "q"})
+    assert calls.ask(worker.claim("a"), {"name": "q"})
     assert rows.run(run_id).status == "executing"
     assert worker.queued == ["b"]
     controller.approve_step(run_id, "a")
@@ -287,9 +287,9 @@ def test_an_item_that_asks_gives_its_slot_to_a_sibling(
     unchecked_database: Database,
     settings: Settings,
 ) -> None:
-    bodies = Bodies(unchecked_database, settings)
+    calls = StepCalls(unchecked_database, settings)
     run_id = _enqueue(controller, None, _over("m", "input", most=1), input=[1, 2, 3])
-    assert bodies.ask(worker.claim("m.0"), {"name": "q"})
+    assert calls.ask(worker.claim("m.0"), {"name": "q"})
     assert worker.queued == ["m.1"]
     controller.approve_step(run_id, "m.0")
     worker.run("m.1")
