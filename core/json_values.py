@@ -19,6 +19,7 @@ __all__ = [
     "JsonPath",
     "Problem",
     "checked_json",
+    "compact_json",
     "dotted_path",
     "json_size",
     "plain_json",
@@ -41,6 +42,10 @@ MAX_DEPTH: Final = 64
 _MAX_NODES: Final = 1_000_000  # small YAML or Python objects can expand to billions by sharing
 _MAX_PROBLEMS: Final = 20
 _MAX_INT_BITS: Final = 4096  # beyond some 14,000 Python itself refuses to print them
+
+
+compact_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""A JSON value's compact text; ValueError where a number is none, TypeError where something is not JSON."""
 
 
 def plain_json(value: object, *, max_depth: int = MAX_DEPTH) -> tuple[Json, tuple[Problem, ...]]:
@@ -93,8 +98,7 @@ def shown_path(path: JsonPath) -> str:
 
 def json_size(value: Json) -> int:
     """Bytes of a JSON value's compact UTF-8 text."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return len(text.encode())
+    return len(compact_json(value).encode())
 
 
 def storable_text(text: str) -> str:

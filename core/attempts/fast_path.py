@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from interlock.core.events import STATE_CHANGING, Dispatch, Effects, StateChange
 from interlock.core.fault_points import fault_point
+from interlock.core.json_values import compact_json
 from interlock.core.machine.attempt_columns import first_attempt_id
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.guard_rules import rules_of
@@ -104,7 +105,7 @@ class FastPath:
         if ref.token is None or not self._is_open():
             return Verdict.NOT_PLAIN
         fault_point("complete.commit", ref.task_id)
-        document = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
+        document = compact_json(result).encode()
         statement, parameters = COMPLETE, [*_identity(ref), document, self._redispatch_s]
         if self._asks_about_starts():
             offer = None

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["PendingResult", "PinnedConnections", "PreparedStatement"]
 
 _MOST_IDLE: Final = 4  # more are in use at once where more threads ask; these go back to the pool
-_PREPARED: Final = (
-    "interlock_prepared"  # key in a connection's info: the names of the statements that are prepared on it
-)
+_COMMAND_OK: Final = 1  # libpq's ExecStatusType
+_TUPLES_OK: Final = 2
+_PREPARED: Final = "interlock_prepared"  # in a connection's info: names of what is prepared on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,14 @@ class PreparedStatement:
 
 
 class PinnedConnections:
-    """The idle connections of one engine, the last used one first."""
+    """The idle connections of one engine, the last used one first.
+
+    Attributes:
+        dbapi: The driver's module.
+    """
 
     def __init__(self, engine: Engine) -> None:
+        self.dbapi: Any = engine.dialect.dbapi
         self._engine = engine
         self._idle: deque[Connection] = deque()
         # They count as the pool's: one at least is left to whoever reads, and a pool of one is left alone.
@@ -100,11 +105,29 @@ class PinnedConnections:
         """
         connection = self._draw()
         try:
-            pgconn = _send(connection, statement, parameters)
+            pgconn = self._send(connection, statement, parameters)
         except BaseException:
             _discard(connection)
             raise
         return PendingResult(self, connection, pgconn, statement.sql)
+
+    def _send(self, connection: Connection, statement: PreparedStatement, parameters: Sequence[bytes]) -> Any:
+        """Send a statement; returns libpq's connection, on which the answer comes."""
+        driver: Any = connection.connection.driver_connection
+        pgconn = driver.pgconn
+        try:
+            if driver.prepare_threshold is None:  # a pooler that hands statements to different servers
+                pgconn.send_query_params(statement.sql.encode(), parameters)
+                return pgconn
+            name = statement.name.encode()
+            prepared = connection.info.setdefault(_PREPARED, set())
+            if name not in prepared:
+                _checked(pgconn.prepare(name, statement.sql.encode()), pgconn, statement.sql, _COMMAND_OK)
+                prepared.add(name)
+            pgconn.send_query_prepared(name, parameters)
+        except self.dbapi.OperationalError as error:
+            raise _as_sqlalchemy(error, statement.sql, lost=True) from error
+        return pgconn
 
     def _draw(self) -> Connection:
         return self._next_idle() or self._engine.connect().execution_options(interlock_write=True)
@@ -149,8 +172,6 @@ class PendingResult:
         return [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
 
     def _read(self) -> Any:
-        from psycopg import OperationalError, pq  # noqa: PLC0415 - an optional dependency
-
         pgconn = self._pgconn
         try:
             while pgconn.flush():  # more than the socket takes at once
@@ -163,30 +184,9 @@ class PendingResult:
             result = pgconn.get_result()
             while pgconn.get_result() is not None:  # until libpq says that the connection is idle
                 pass
-        except OperationalError as error:
+        except self._connections.dbapi.OperationalError as error:
             raise _as_sqlalchemy(error, self._sql, lost=True) from error
-        return _checked(result, pgconn, self._sql, pq.ExecStatus.TUPLES_OK)
-
-
-def _send(connection: Connection, statement: PreparedStatement, parameters: Sequence[bytes]) -> Any:
-    """Send a statement; returns libpq's connection, on which the answer comes."""
-    from psycopg import OperationalError, pq  # noqa: PLC0415 - an optional dependency
-
-    driver: Any = connection.connection.driver_connection
-    pgconn = driver.pgconn
-    try:
-        if driver.prepare_threshold is None:  # a pooler that hands statements to different servers
-            pgconn.send_query_params(statement.sql.encode(), parameters)
-            return pgconn
-        name = statement.name.encode()
-        prepared = connection.info.setdefault(_PREPARED, set())
-        if name not in prepared:
-            _checked(pgconn.prepare(name, statement.sql.encode()), pgconn, statement.sql, pq.ExecStatus.COMMAND_OK)
-            prepared.add(name)
-        pgconn.send_query_prepared(name, parameters)
-    except OperationalError as error:
-        raise _as_sqlalchemy(error, statement.sql, lost=True) from error
-    return pgconn
+        return _checked(result, pgconn, self._sql, _TUPLES_OK)
 
 
 def _discard(connection: Connection) -> None:

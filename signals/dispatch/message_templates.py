@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import signals
 from celery.app.routes import MapRoute
 
+from interlock.core.json_values import compact_json
 from interlock.core.redaction import HIDDEN
 from interlock.signals.step_header import HEADER, header_of
 
@@ -65,7 +66,7 @@ class StepMessages:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._templates: dict[str, _Template] = {}
+        self._templates: dict[tuple[object, ...], _Template] = {}
 
     def send(self, dispatch: Dispatch, args: list[Any], kwargs: dict[str, Any], producer: Producer) -> None:
         """Put the attempt's message on the broker.
@@ -104,7 +105,7 @@ class StepMessages:
         )
 
     def _send_task(
-        self, kind: str, dispatch: Dispatch, args: list[Any], kwargs: dict[str, Any], producer: Producer
+        self, kind: tuple[object, ...], dispatch: Dispatch, args: list[Any], kwargs: dict[str, Any], producer: Producer
     ) -> None:
         settings = self._settings
         recorder: Any = _Recorder(producer)
@@ -149,7 +150,7 @@ def _headers(template: _Template, dispatch: Dispatch) -> dict[str, Any]:
 
 def _body(template: _Template, args: list[Any], kwargs: dict[str, Any]) -> str:
     # Plain JSON by now, so kombu's encoder, which looks for dates and ids, is not needed.
-    return json.dumps((args, kwargs, template.embed), separators=(",", ":"))
+    return compact_json((args, kwargs, template.embed))
 
 
 class _Recorder:
@@ -218,8 +219,8 @@ def _identity(dispatch: Dispatch) -> dict[str, Any]:
     return named
 
 
-def _kind(dispatch: Dispatch) -> str:
+def _kind(dispatch: Dispatch) -> tuple[object, ...]:
     """What two messages have in common that differ in their ids and arguments alone."""
     spec = dispatch.spec
-    routing = [spec.get(name) for name in ("queue", "priority", "timeout_s", "options")]
-    return json.dumps([dispatch.task, *routing], sort_keys=True)
+    options = json.dumps(spec["options"], sort_keys=True) if spec.get("options") else None
+    return dispatch.task, spec.get("queue"), spec.get("priority"), spec.get("timeout_s"), options

@@ -15,6 +15,8 @@ from uuid import uuid4
 
 from kombu.transport import redis
 
+from interlock.core.json_values import compact_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -54,7 +56,7 @@ class RedisMessage:
             "body": b64encode(body.encode()).decode(),
             "properties": properties,
         }
-        return "LPUSH", self.key, json.dumps(document, separators=(",", ":"))
+        return "LPUSH", self.key, compact_json(document)
 
 
 def overhear(producer: Producer, publish: Callable[[], None]) -> RedisMessage | None:

@@ -10,7 +10,6 @@ know: later versions add some. Nothing here knows a connection.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
@@ -20,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from interlock.core.errors import InterlockError
 from interlock.core.events import StateChange
+from interlock.core.json_values import compact_json
 from interlock.core.names import NAME_PATTERN, check_name
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ EVENT_TYPES: Final = MappingProxyType(
     },
 )
 """The CloudEvents type of a change, by the entity's type."""
-
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -91,7 +89,7 @@ def encode(change: StateChange) -> bytes:
     Raises:
         ValueError: The change is not committed (it has no history id), or its meta is not JSON.
     """
-    return _to_json(event_document(change)).encode()
+    return compact_json(event_document(change)).encode()
 
 
 def event_document(change: StateChange) -> dict[str, Any]:
