@@ -279,7 +279,7 @@ def test_pausing_a_step_racing_its_result(
         ref = worker.claim("a")
         paused, report = pair.race(number, ("pause_step", (run_id, "a")), partial(worker.attempts.complete, ref, 9))
         if paused is None:
-            assert report.value == "kept"
+            assert report.value == "deferred"
             assert rows.states(run_id) == {"a": "paused", "z": "pending"}
             controller.resume_step(run_id, "a")
         else:
