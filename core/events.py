@@ -102,14 +102,17 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """An attempt that is to stop. `soft` raises in the body, `terminate` kills the process that holds it.
+    """An attempt whose body is to stop.
 
-    `carrier_id` is the message on which that process came, where it is not the attempt's own.
+    Attributes:
+        task_id: Celery id of the attempt.
+        message_id: Of the message by which a worker knows the process that runs it: the attempt's own, except in run-through.
+        mode: `soft` raises in the body, `cancel` does so and ends its process after a grace, `terminate` ends its process.
     """
 
     task_id: str
-    mode: Literal["soft", "terminate"] = "soft"
-    carrier_id: str | None = None
+    message_id: str
+    mode: Literal["soft", "cancel", "terminate"] = "soft"
 
 
 @dataclass(slots=True)

@@ -40,7 +40,7 @@ class Runtime:
         settings: Its settings.
         database: Open, with its handlers: dispatch first, because steps wait for it, then interrupts, then events.
         attempts: Claims and reports.
-        bodies: What running bodies store and ask.
+        step_calls: What running bodies store and ask.
     """
 
     def __init__(self, app: Celery, settings: Settings, *, dispatches: bool = True, broadcasts: bool = True) -> None:

@@ -11,16 +11,16 @@ from celery.worker.control import control_command
 
 from interlock.core.errors import ConfigurationError
 from interlock.core.settings import Settings
-from interlock.signals.dispatch.interrupt_broadcast import INTERRUPT_COMMAND
+from interlock.signals.dispatch.interrupt_broadcast import INTERRUPT_COMMAND, read_interrupts
 from interlock.signals.step_header import read_header
 
 from .child.run_through import prepare_run_through
 from .child.step_mixin import wrap_tasks
 from .child.step_process import step_process
 from .interrupt_notes import SOFT_SIGNAL
+from .main.engine_step import EngineStep, current_supervisor
 from .main.payload_hiding import hide_payloads, hide_settings
 from .main.reconnection import ReconnectStep
-from .main.supervisor import EngineStep, current_supervisor
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -105,7 +105,7 @@ def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **
         # What else arrives in MAIN (Reject) has been reported by the child.
         cause = next((cause for kind, cause in _SEEN_BY_MAIN.items() if isinstance(exception, kind)), None)
         if cause is not None:
-            supervisor.note_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
+            supervisor.tell_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
         return
     step_process.on_failure(sender, exception, traceback)
 
@@ -127,13 +127,13 @@ def _on_unknown(id: str, name: str, message: Any = None, **_: Any) -> None:  # n
     header = getattr(message, "headers", None) or {}
     identity = header.get("interlock")
     if supervisor is not None and isinstance(identity, dict):
-        supervisor.note({"unknown": {**identity, "task_id": id, "task": name}})
+        supervisor.tell_engine({"unknown": {**identity, "task_id": id, "task": name}})
 
 
 def _on_received(request: Any, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None and read_header(request) is not None:
-        supervisor.received(request)
+        supervisor.held.received(request)
 
 
 def _on_revoked(
@@ -151,26 +151,24 @@ def _on_revoked(
         return
     if terminated and request.id not in worker_state.revoked:
         # Ended by us, which the database knows; or a process that a revoke has spared once: Celery calls its death one too.
-        supervisor.note_end(request, "worker_lost", "its process was lost")
+        supervisor.tell_end(request, "worker_lost", "its process was lost")
         return
     softly = signum == SOFT_SIGNAL
     if softly:
-        supervisor.keep(request.id)
+        supervisor.held.keep(request.id)
     how = {"terminated": bool(terminated), "expired": bool(expired), "softly": softly}
     identity = {"run_id": header.run_id, "step_id": header.step_id, "task_id": request.id}
-    supervisor.note({"revoked": {**identity, **how}})
+    supervisor.tell_engine({"revoked": {**identity, **how}})
 
 
 @control_command(name=INTERRUPT_COMMAND, args=[("task_ids", list), ("mode", str)], visible=False)
 def _interrupt(
     state: Any,  # noqa: ARG001 - Celery's protocol
-    task_ids: list[str],
-    mode: str = "soft",
-    carriers: dict[str, str] | None = None,
-    **_: Any,
+    **document: Any,
 ) -> dict[str, int]:
-    """Signal the bodies of these attempts, where this worker holds them."""
+    """Signal the bodies of these attempts, where this worker holds them; see `write_interrupts`."""
+    interrupts = read_interrupts(document)
     supervisor = current_supervisor()
     if supervisor is not None:
-        supervisor.interrupt(task_ids, mode, carriers)
-    return {"ok": len(task_ids)}
+        supervisor.interrupt(interrupts)
+    return {"ok": len(interrupts)}

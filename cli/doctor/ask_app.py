@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from interlock.core.errors import InterlockError
 from interlock.core.machine.guard_rules_file import load_guard_rules
 from interlock.core.settings import Settings
-from interlock.worker.main.supervisor import EngineStep, import_path
+from interlock.worker.main.engine_step import EngineStep
+from interlock.worker.main.supervisor import import_path
 
 from .facts import AppFacts, Configuration
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import func, or_, select, update
 
 from interlock.core.database.tables import WorkflowRun, WorkflowStep, table_of_model
 from interlock.core.database.types import seconds_after
+from interlock.core.events import Interrupt
 from interlock.core.model.states import StepState
 
 from .run_through import carriers_of
@@ -21,30 +21,13 @@ if TYPE_CHECKING:
     from interlock.core.database.database import Database
     from interlock.core.settings import Settings
 
-__all__ = ["Heartbeat", "renew_leases"]
+__all__ = ["renew_leases"]
 
 _runs = table_of_model(WorkflowRun)
 _steps = table_of_model(WorkflowStep)
 
 
-@dataclass(slots=True)
-class Heartbeat:
-    """The answer to a heartbeat.
-
-    Attributes:
-        cancelled: Attempts whose body is to stop and, after the grace, is to be ended with its process.
-        interrupted: Attempts whose body is to get the soft signal, and may finish all the same.
-        terminated: Attempts whose process is to be ended at once.
-        carriers: For attempts that the worker knows by another message, because a process has gone on to them: that message's id.
-    """
-
-    cancelled: list[str] = field(default_factory=list)
-    interrupted: list[str] = field(default_factory=list)
-    terminated: list[str] = field(default_factory=list)
-    carriers: dict[str, str] = field(default_factory=dict)
-
-
-def renew_leases(database: Database, settings: Settings, task_ids: Sequence[str]) -> Heartbeat:
+def renew_leases(database: Database, settings: Settings, message_ids: Sequence[str]) -> list[Interrupt]:
     """Renew the leases of the attempts that a worker names, and find those that no longer count.
 
     Rows that somebody else has locked are left for the next heartbeat, which comes long before the lease ends.
@@ -52,14 +35,17 @@ def renew_leases(database: Database, settings: Settings, task_ids: Sequence[str]
     Args:
         database: Where.
         settings: Gives the lease.
-        task_ids: Celery ids of the messages whose bodies run at this moment.
+        message_ids: Celery ids of the messages whose bodies run at this moment.
+
+    Returns:
+        What is to stop.
     """
-    if not task_ids:
-        return Heartbeat()
-    return database.transact(lambda connection, _: _renew(connection, settings, task_ids), "heartbeat")
+    if not message_ids:
+        return []
+    return database.transact(lambda connection, _: _renew(connection, settings, message_ids), "heartbeat")
 
 
-def _renew(connection: Connection, settings: Settings, message_ids: Sequence[str]) -> Heartbeat:
+def _renew(connection: Connection, settings: Settings, message_ids: Sequence[str]) -> list[Interrupt]:
     carriers = carriers_of(connection, message_ids)
     task_ids = [*message_ids, *carriers]
     for held, until in (("claim_token", "lease_until"), ("drain_token", "drain_until")):
@@ -72,12 +58,15 @@ def _renew(connection: Connection, settings: Settings, message_ids: Sequence[str
         connection.execute(
             update(_steps).where(_steps.c.id.in_(rows)).values({until: seconds_after(settings.lease_s)}),
         )
-    beat = _judge(connection, task_ids)
-    beat.carriers = dict(carriers)
-    return beat
+    return [
+        Interrupt(task_id, carriers.get(task_id, task_id), mode) for task_id, mode in _to_stop(connection, task_ids)
+    ]
 
 
-def _judge(connection: Connection, task_ids: Sequence[str]) -> Heartbeat:
+def _to_stop(
+    connection: Connection, task_ids: Sequence[str]
+) -> list[tuple[str, Literal["soft", "cancel", "terminate"]]]:
+    """Which of these attempts are to stop, and how."""
     rows = connection.execute(
         select(
             _steps.c.task_id,
@@ -89,23 +78,23 @@ def _judge(connection: Connection, task_ids: Sequence[str]) -> Heartbeat:
         .where(or_(_steps.c.task_id.in_(task_ids), _steps.c.drain_task_id.in_(task_ids))),
     ).all()
     live = (StepState.PENDING.value, StepState.RUNNING.value)
-    beat, known = Heartbeat(), set()
+    known: set[str] = set()
+    stops: list[tuple[str, Literal["soft", "cancel", "terminate"]]] = []
     for row in rows:
         if row.drain_task_id in task_ids:
             known.add(row.drain_task_id)
             if row.status == StepState.PAUSED.value:
                 if row.pause_mode == "terminate":
-                    beat.terminated.append(row.drain_task_id)
+                    stops.append((row.drain_task_id, "terminate"))
                 elif row.pause_mode != "drain":
-                    beat.interrupted.append(row.drain_task_id)
+                    stops.append((row.drain_task_id, "soft"))
             elif row.status != StepState.RUNNING.value:
-                beat.cancelled.append(row.drain_task_id)
+                stops.append((row.drain_task_id, "cancel"))
         if row.task_id in task_ids and row.status in live:
             known.add(row.task_id)  # current, or about to be claimed
         elif row.task_id in task_ids and row.task_id != row.drain_task_id:
             known.add(row.task_id)
             if row.status == StepState.CANCELLED.value:
-                beat.cancelled.append(row.task_id)
+                stops.append((row.task_id, "cancel"))
     # An id that no step has as its current or draining attempt was superseded: what its body does no longer counts.
-    beat.cancelled += [task_id for task_id in task_ids if task_id not in known]
-    return beat
+    return [*stops, *((task_id, "cancel") for task_id in task_ids if task_id not in known)]

@@ -57,8 +57,7 @@ class StepCalls:
 
     def must_stop(self, ref: AttemptRef) -> bool:
         """Whether the workflow was paused (by interrupt) or cancelled, or the attempt replaced."""
-        beat = renew_leases(self._database, self._settings, [ref.task_id])
-        return bool(beat.cancelled or beat.interrupted or beat.terminated)
+        return bool(renew_leases(self._database, self._settings, [ref.task_id]))
 
     def decision(self, ref: AttemptRef, name: str) -> dict[str, Any] | None:
         """How the step's request `name` was decided: `decision`, `approved`, `by`, `comment`; None while it was not."""

@@ -21,9 +21,9 @@ __all__ = [
     "NO_CLAIM",
     "NO_DRAIN",
     "RELEASED",
-    "carrier_of_drain",
     "dispatch_of",
     "first_attempt_id",
+    "message_of_drain",
 ]
 
 FIRST_ATTEMPT: Final = ".1"
@@ -76,14 +76,14 @@ def first_attempt_id(step_id: str) -> str:
     return f"{step_id}{FIRST_ATTEMPT}"
 
 
-def carrier_of_drain(row: Row[*tuple[Any, ...]]) -> str | None:
-    """The message whose process still runs a step's interrupted attempt; None where it is that attempt's own.
+def message_of_drain(row: Row[*tuple[Any, ...]]) -> str:
+    """Celery id of the message whose process still runs a step's interrupted attempt: its carrier, or the attempt's own.
 
     Args:
         row: The step's `id`, `drain_task_id` and `carrier_id`.
     """
-    carrier: str | None = row.carrier_id
-    return carrier if row.drain_task_id == first_attempt_id(row.id) else None
+    is_carried = row.carrier_id is not None and row.drain_task_id == first_attempt_id(row.id)
+    return str(row.carrier_id if is_carried else row.drain_task_id)
 
 
 def dispatch_of(row: Row[*tuple[Any, ...]] | NewStep, run_id: str, session_id: str) -> Dispatch:

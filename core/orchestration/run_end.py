@@ -10,7 +10,7 @@ from interlock.core.database.tables import ApprovalRequest, WorkflowStep, table_
 from interlock.core.database.types import clock
 from interlock.core.errors import CommandRefused
 from interlock.core.events import Interrupt
-from interlock.core.machine.attempt_columns import RELEASED, carrier_of_drain
+from interlock.core.machine.attempt_columns import RELEASED, message_of_drain
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.model.states import StepState, WorkflowState
 
@@ -95,7 +95,7 @@ def interrupt_draining(unit: UnitOfWork, state: StepState, mode: str, *condition
         ),
     )
     unit.effects.interrupts += [
-        Interrupt(row.drain_task_id, "terminate" if mode == "terminate" else "soft", carrier_of_drain(row))
+        Interrupt(row.drain_task_id, message_of_drain(row), "terminate" if mode == "terminate" else "soft")
         for row in held
     ]
 

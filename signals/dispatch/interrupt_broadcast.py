@@ -1,29 +1,30 @@
-"""From the database to running bodies: attempts that are to stop, told to the workers that hold them.
+"""Tells the workers which bodies are to stop, by a broadcast of Celery's remote control.
 
-A broadcast over Celery's remote control is quick and may be lost; the heartbeat finds what it missed.
+It is quick and may be lost; the heartbeat finds what it missed.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from interlock.core.events import Interrupt
 from interlock.core.fault_points import fault_point
 from interlock.signals.broker_errors import BROKER_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celery import Celery
 
-    from interlock.core.events import Effects, Interrupt
+    from interlock.core.events import Effects
 
-__all__ = ["INTERRUPT_COMMAND", "InterruptBroadcaster"]
+__all__ = ["INTERRUPT_COMMAND", "InterruptBroadcaster", "read_interrupts", "write_interrupts"]
 
 logger = logging.getLogger("interlock.interrupts")
 
-INTERRUPT_COMMAND = "interlock_interrupt"
-_IDS_IN_ONE_MESSAGE = 500
+INTERRUPT_COMMAND: Final = "interlock_interrupt"
+_IDS_IN_ONE_MESSAGE: Final = 500
 
 
 class InterruptBroadcaster:
@@ -34,21 +35,36 @@ class InterruptBroadcaster:
 
     def __call__(self, effects: Effects) -> None:
         """Tell every worker which attempts are to stop."""
-        by_mode: dict[str, list[Interrupt]] = {}
-        for interrupt in effects.interrupts:
-            by_mode.setdefault(interrupt.mode, []).append(interrupt)
-        if not by_mode or not fault_point("interrupt.broadcast"):
+        if not effects.interrupts or not fault_point("interrupt.broadcast"):
             return
         try:
-            for mode, interrupts in by_mode.items():
-                for start in range(0, len(interrupts), _IDS_IN_ONE_MESSAGE):
-                    self._broadcast(mode, interrupts[start : start + _IDS_IN_ONE_MESSAGE])
+            for arguments in write_interrupts(effects.interrupts):
+                self._app.control.broadcast(INTERRUPT_COMMAND, arguments=arguments)
         except BROKER_ERRORS as error:
             logger.warning("could not broadcast an interrupt (%s); the heartbeat will tell", type(error).__name__)
 
-    def _broadcast(self, mode: str, interrupts: Sequence[Interrupt]) -> None:
-        arguments: dict[str, Any] = {"task_ids": [interrupt.task_id for interrupt in interrupts], "mode": mode}
-        carriers = {one.task_id: one.carrier_id for one in interrupts if one.carrier_id is not None}
-        if carriers:
-            arguments["carriers"] = carriers
-        self._app.control.broadcast(INTERRUPT_COMMAND, arguments=arguments)
+
+def write_interrupts(interrupts: Sequence[Interrupt]) -> list[dict[str, Any]]:
+    """Interrupts as JSON, one document for each mode and for 500 of them.
+
+    Returns:
+        `{"task_ids": […], "mode": …}`, and `"carriers"`: the message's id for each attempt that has come by another's.
+    """
+    by_mode: dict[str, list[Interrupt]] = {}
+    for interrupt in interrupts:
+        by_mode.setdefault(interrupt.mode, []).append(interrupt)
+    documents = []
+    for mode, alike in by_mode.items():
+        for start in range(0, len(alike), _IDS_IN_ONE_MESSAGE):
+            some = alike[start : start + _IDS_IN_ONE_MESSAGE]
+            document: dict[str, Any] = {"task_ids": [each.task_id for each in some], "mode": mode}
+            carriers = {each.task_id: each.message_id for each in some if each.message_id != each.task_id}
+            documents.append({**document, "carriers": carriers} if carriers else document)
+    return documents
+
+
+def read_interrupts(document: Mapping[str, Any]) -> list[Interrupt]:
+    """Interrupts from what `write_interrupts` has made of them."""
+    carriers = document.get("carriers") or {}
+    mode = cast("Any", document.get("mode", "soft"))
+    return [Interrupt(task_id, carriers.get(task_id, task_id), mode) for task_id in document.get("task_ids", ())]

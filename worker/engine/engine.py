@@ -1,7 +1,7 @@
-"""The engine process: control queue, sweeper and heartbeat of one worker, apart from MAIN and its pool.
+"""The engine process of a worker: consumes the control queue, sweeps, renews the leases of what MAIN holds.
 
-A process of its own, spawned and not forked, because its threads and connections must meet neither MAIN's event loop nor the
-forks of MAIN; and because a pool full of long steps must not delay a cancel. It ends when MAIN closes the pipe or dies.
+It is a process of its own, spawned and not forked: its threads and connections must meet neither MAIN's event loop nor the forks of
+MAIN, and a pool full of long steps must not delay a cancel. It ends when MAIN closes the pipe or dies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from celery.utils.imports import symbol_by_name
 
 from interlock.core.attempts.attempts import AttemptRef
-from interlock.core.attempts.leases import Heartbeat, renew_leases
+from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.undelivered import Undelivered
 from interlock.core.database.revision import require_revision
@@ -28,6 +28,7 @@ from interlock.core.fault_points import fault_point
 from interlock.core.redaction import RedactingFormatter
 from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.control.handler import CommandHandler
+from interlock.signals.dispatch.interrupt_broadcast import write_interrupts
 from interlock.signals.dispatch.lost_messages import MissingMessages
 from interlock.signals.runtime import Runtime, runtime_of
 from interlock.worker.engine_pipe import read_lines
@@ -37,13 +38,15 @@ from .control_consumer import ControlConsumer
 if TYPE_CHECKING:
     from celery import Celery
 
+    from interlock.core.events import Interrupt
+
 __all__ = ["Engine", "main"]
 
 logger = logging.getLogger("interlock.engine")
 
 _RESTART_AFTER_S = 1.0
-_NOTES = 10_000  # that wait for the database; more are dropped, because leases decide
-_LAST_NOTES_S = 8.0  # for those of a shutdown; MAIN waits a little longer for this process
+_MOST_OBSERVATIONS = 10_000  # that wait for the database; more are dropped, because leases decide
+_LAST_OBSERVATIONS_S = 8.0  # for those of a shutdown; MAIN waits a little longer for this process
 
 
 class Engine:
@@ -57,7 +60,7 @@ class Engine:
         self._stop = threading.Event()
         self._held: list[str] = []
         self._alone = False
-        self._notes: Queue[dict[str, Any] | None] = Queue(_NOTES)
+        self._observations: Queue[dict[str, Any] | None] = Queue(_MOST_OBSERVATIONS)
         self._output = threading.Lock()
 
     def run(self) -> None:
@@ -75,27 +78,27 @@ class Engine:
             thread.start()
         fault_point("engine.ready")
         self._tell({"ready": True})
-        notes = threading.Thread(target=self._take_notes, name="notes", daemon=True)
-        notes.start()
+        observations = threading.Thread(target=self._take_observations, name="observations", daemon=True)
+        observations.start()
         for message in read_lines(sys.stdin.buffer):
             self._hear(message)
         self._stop.set()
         with suppress(Full):
-            self._notes.put(None, timeout=_LAST_NOTES_S)
-        notes.join(_LAST_NOTES_S)  # a cold shutdown has just said which bodies it has killed
+            self._observations.put(None, timeout=_LAST_OBSERVATIONS_S)
+        observations.join(_LAST_OBSERVATIONS_S)  # a cold shutdown has just said which bodies it has killed
         for thread in threads:
             thread.join(timeout=5)
         self._runtime.close()
 
-    # --- MAIN's news ---------------------------------------------------------------------------------------------------
+    # --- what MAIN says --------------------------------------------------------------------------------------------------
 
     def _hear(self, message: dict[str, Any]) -> None:
         """Renew the claims at once; leave everything else, which may wait for a workflow's lock, to a thread of its own."""
         if "held" not in message:
             try:
-                self._notes.put_nowait(message)
+                self._observations.put_nowait(message)
             except Full:
-                logger.warning("a note of the worker was dropped, there are too many; leases will decide")
+                logger.warning("an observation of the worker was dropped, there are too many; leases will decide")
             return
         try:
             self._held = [str(task_id) for task_id in message["held"]]
@@ -104,9 +107,9 @@ class Engine:
         except Exception:  # without this thread nobody would renew the claims of this worker
             logger.exception("could not renew the claims of this worker; the next heartbeat tries again")
 
-    def _take_notes(self) -> None:
-        """Act on what MAIN saw, in order, until it is gone and everything that it said has been heard."""
-        while (message := self._notes.get()) is not None:
+    def _take_observations(self) -> None:
+        """Act on what MAIN saw of attempts, in order, until MAIN is gone and nothing is left."""
+        while (message := self._observations.get()) is not None:
             try:
                 if "ended" in message:
                     self._ended(message["ended"])
@@ -115,33 +118,31 @@ class Engine:
                 elif "unknown" in message:
                     self._unknown(message["unknown"])
             except Exception:  # whatever it says, the others are to be heard
-                logger.exception("could not handle a note of the worker; leases will decide")
+                logger.exception("could not act on an observation of the worker; leases will decide")
 
     def _beat(self) -> None:
-        beat = self._renew()
-        for mode, task_ids in (("cancel", beat.cancelled), ("soft", beat.interrupted), ("terminate", beat.terminated)):
-            if task_ids:
-                carriers = {task_id: beat.carriers[task_id] for task_id in task_ids if task_id in beat.carriers}
-                self._tell({"stop": task_ids, "mode": mode, "carriers": carriers})
+        interrupts = self._renew()
+        if interrupts:
+            self._tell({"interrupts": write_interrupts(interrupts)})
 
-    def _renew(self) -> Heartbeat:
+    def _renew(self) -> list[Interrupt]:
         return renew_leases(self._runtime.database, self._settings, self._held)
 
-    def _ended(self, news: dict[str, Any]) -> None:
-        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
-        failure = Failure(news["cause"], news["message"], meta={"worker": self._hostname})
+    def _ended(self, seen: dict[str, Any]) -> None:
+        ref = AttemptRef(seen["run_id"], seen["step_id"], seen["task_id"])
+        failure = Failure(seen["cause"], seen["message"], meta={"worker": self._hostname})
         self._runtime.attempts.process_ended(ref, failure)
 
-    def _revoked(self, news: dict[str, Any]) -> None:
-        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
-        how = {name: news[name] for name in ("terminated", "expired", "softly")}
+    def _revoked(self, seen: dict[str, Any]) -> None:
+        ref = AttemptRef(seen["run_id"], seen["step_id"], seen["task_id"])
+        how = {name: seen[name] for name in ("terminated", "expired", "softly")}
         self._runtime.attempts.revoked(ref, **how)
 
-    def _unknown(self, news: dict[str, Any]) -> None:
+    def _unknown(self, seen: dict[str, Any]) -> None:
         """A worker that does not know the task has dropped the message: let it be sent again, but not for ever."""
-        ref = AttemptRef(news["run_id"], news["step_id"], news["task_id"])
+        ref = AttemptRef(seen["run_id"], seen["step_id"], seen["task_id"])
         if Undelivered(self._runtime.database, self._settings).dropped(ref):
-            message = f"no worker knows the task {news['task']!r}: is its module imported by the workers?"
+            message = f"no worker knows the task {seen['task']!r}: is its module imported by the workers?"
             self._runtime.attempts.fail_unstarted(ref, message)
 
     def _tell(self, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What Celery would show and Interlock does not: arguments and results of steps, and the secrets among its own settings.
+"""Keeps arguments and results of steps, and the secrets among our settings, out of Celery's log, `inspect` and events.
 
 Celery logs results, names arguments in `inspect` and in events, and answers `inspect conf` to whoever can send a remote control
 command. Only what concerns steps and `interlock_…` is changed here; other tasks, and exceptions, are shown as ever.
@@ -34,8 +34,8 @@ def hide_payloads(app: Celery) -> None:
     tasks: list[Any] = [*app.tasks.values()]
     for task in tasks:
         request: Any = symbol_by_name(task.Request)
-        if not issubclass(request, _DiscreetRequest):
-            task.Request = type(request.__name__, (_DiscreetRequest, request), {"__module__": request.__module__})
+        if not issubclass(request, _RedactedRequest):
+            task.Request = type(request.__name__, (_RedactedRequest, request), {"__module__": request.__module__})
     _add_filter("celery.app.trace", _without_result)
     _add_filter("celery.pool", _without_message)
 
@@ -65,7 +65,7 @@ def _plain_key(value: object) -> Any:
     return list(value) if isinstance(value, tuple | set | frozenset) else repr(type(value))
 
 
-class _DiscreetRequest:
+class _RedactedRequest:
     """Mixed in before Celery's own class of requests."""
 
     __slots__ = ()

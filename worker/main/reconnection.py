@@ -1,4 +1,4 @@
-"""MAIN and its connection to the broker: what is done before the first message is taken, and when the broker is lost."""
+"""The bootstep of MAIN's connection to the broker: before the first message is taken, and when the broker is lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
-from .supervisor import current_supervisor
-from .unacked_messages import take_lightly
+from .engine_step import current_supervisor
+from .unacked_messages import skip_broker_copies
 
 if TYPE_CHECKING:
     from kombu import Connection
@@ -32,7 +32,7 @@ class ReconnectStep(bootsteps.StartStopStep):
         supervisor = current_supervisor()
         if supervisor is not None:
             if not supervisor.settings.broker_copies:
-                take_lightly(parent.connection)
+                skip_broker_copies(parent.connection)
             supervisor.await_engine()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's protocol

@@ -11,24 +11,26 @@ import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
-from celery import bootsteps
 from celery.worker import state as worker_state
 
 from interlock.core.settings import Settings
+from interlock.signals.dispatch.interrupt_broadcast import read_interrupts
 from interlock.signals.step_header import read_header
 from interlock.worker.interrupt_notes import SOFT_SIGNAL, InterruptNotes
 from interlock.worker.pool_mode import blocks_main, is_prefork
 
 from .engine_link import EngineLink
+from .held_requests import HeldRequests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from celery import Celery
 
-__all__ = ["EngineStep", "Supervisor", "current_supervisor"]
+    from interlock.core.events import Interrupt
+
+__all__ = ["Supervisor", "import_path"]
 
 logger = logging.getLogger("interlock.worker")
 
@@ -42,24 +44,28 @@ _ENGINE_START_S = 60.0  # at most; it imports the whole app, as this process has
 
 
 class Supervisor:
-    """MAIN's side of one worker."""
+    """MAIN's side of one worker.
+
+    Attributes:
+        held: The steps whose bodies its pool runs.
+        pool_is_prefork: Whether bodies run in processes of their own, one at a time.
+    """
 
     def __init__(self, worker: Any) -> None:
         self.app: Celery = worker.app
         self.settings = Settings.load(self.app.conf)
         self._worker = worker
-        self._notes = InterruptNotes.create()
+        self._interrupt_notes = InterruptNotes.create()
         self._link: EngineLink | None = None
         self._restart_at = 0.0
         self._beat_at = 0.0
         self._told_at: dict[tuple[str, str], float] = {}
+        self.held = HeldRequests()
         self._last_held: list[Any] = []
-        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._forgotten: list[Any] = []
         self._stopping = False
         self.pid = os.getpid()
         self.pool_is_prefork = is_prefork(worker)
-        self.pool_blocks = blocks_main(worker)
+        self._pool_blocks = blocks_main(worker)
 
     # --- the engine process --------------------------------------------------------------------------------------------
 
@@ -108,7 +114,8 @@ class Supervisor:
             return
         link.flush()
         for message in link.receive():
-            self.interrupt(message.get("stop", ()), str(message.get("mode", "soft")), message.get("carriers", {}))
+            for document in message.get("interrupts", ()):
+                self.interrupt(read_interrupts(document))
         if now >= self._beat_at:
             self._beat_at = now + self.settings.heartbeat_s
             self._beat()
@@ -118,8 +125,8 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        self._notes.close_down()
-        self._last_held = self._held()
+        self._interrupt_notes.close_down()
+        self._last_held = self.held.now()
         self.leave_alone()
 
     def close(self) -> None:
@@ -128,25 +135,25 @@ class Supervisor:
         if self._link is not None:
             self._link.close(_ENGINE_STOP_S)
             self._link = None
-        self._notes.remove()
+        self._interrupt_notes.remove()
 
     def abandon(self) -> None:
         """A cold shutdown: bodies that ran when it began have been killed, or will be, unless they have reported."""
         for request in self._last_held:
-            self.note_end(request, "shutdown", "the worker was shut down")
+            self.tell_end(request, "shutdown", "the worker was shut down")
         self.close()
 
-    def note(self, message: dict[str, Any]) -> None:
-        """Hand a piece of news to the engine; it may be lost."""
+    def tell_engine(self, message: dict[str, Any]) -> None:
+        """Send the engine a message; it may be lost."""
         if self._link is not None:
             self._link.send(message)
 
-    def note_end(self, request: Any, cause: str, message: str) -> None:
+    def tell_end(self, request: Any, cause: str, message: str) -> None:
         """Tell the engine that an attempt has ended whose child cannot tell it any more."""
         header = read_header(request)
         if header is not None:
             ended = {"run_id": header.run_id, "step_id": header.step_id, "task_id": request.id}
-            self.note({"ended": {**ended, "cause": cause, "message": message}})
+            self.tell_engine({"ended": {**ended, "cause": cause, "message": message}})
 
     def _start_engine(self) -> None:
         path = self.settings.app or import_path(self.app)
@@ -165,57 +172,36 @@ class Supervisor:
     # --- heartbeat -----------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        held = self._held_ids()
+        held = self.held.ids()
         for told in [known for known in self._told_at if known[0] not in held]:
             del self._told_at[told]
         if self._link is not None:
             self._link.send({"held": held, "last": self._stopping})
 
-    def _held_ids(self) -> list[str]:
-        return [request.id for request in self._held()]
-
-    def received(self, request: Any) -> None:
-        """Know a step's request as long as the pool does."""
-        self._received[request.id] = request
-
-    def keep(self, task_id: str) -> None:
-        """Go on speaking for a body that a foreign revoke has told softly: Celery forgets it at once, and it may still run."""
-        if task_id in self._received:
-            self._forgotten.append(self._received[task_id])
-
-    def _held(self) -> list[Any]:
-        self._forgotten = [request for request in self._forgotten if _is_running(request)]
-        return [*_active_steps(), *self._forgotten]
-
     def hold_through_body(self) -> None:
         """In a pool that runs bodies in MAIN itself nothing ticks meanwhile: the engine goes on alone until the next beat."""
-        if self.pool_blocks:
+        if self._pool_blocks:
             self.leave_alone()
 
     def leave_alone(self) -> None:
         """MAIN is about to wait for something: the engine renews what is held now by itself, until the next beat."""
         if self._link is not None:
-            self._link.send({"held": self._held_ids(), "last": True})
+            self._link.send({"held": self.held.ids(), "last": True})
 
     # --- signalling bodies -----------------------------------------------------------------------------------------------
 
-    def interrupt(self, task_ids: Iterable[str], mode: str, carriers: Mapping[str, str] | None = None) -> None:
+    def interrupt(self, interrupts: Iterable[Interrupt]) -> None:
         """Signal the bodies of the attempts that this worker holds at this moment.
 
         Asked for again at each heartbeat as long as the body is there: a signal may come before the body begins. The child
-        raises in a body once. `cancel` is soft, and after the grace the end of the process.
-
-        Args:
-            task_ids: The attempts.
-            mode: `soft`, `cancel` or `terminate`.
-            carriers: For attempts whose process came on another message (run-through), that message's id.
+        raises in a body once.
         """
-        wanted: dict[str, list[str]] = {}
-        for task_id in task_ids:
-            wanted.setdefault((carriers or {}).get(task_id, task_id), []).append(task_id)
-        for request in self._held():
-            for task_id in wanted.get(request.id, ()):
-                self._interrupt_one(request, task_id, mode)
+        by_message: dict[str, list[Interrupt]] = {}
+        for interrupt in interrupts:
+            by_message.setdefault(interrupt.message_id, []).append(interrupt)
+        for request in self.held.now():
+            for interrupt in by_message.get(request.id, ()):
+                self._interrupt_one(request, interrupt.task_id, interrupt.mode)
 
     def _grace_is_over(self, request: Any, task_id: str) -> bool:
         now = time.monotonic()
@@ -231,65 +217,12 @@ class Supervisor:
             logger.warning("ending the process of %s (%s)", task_id, "grace is over" if overdue else "asked for")
             request.terminate(self._worker.pool, signal="SIGKILL")
             # Celery calls this a revoke and no failure: nobody else would say that the attempt has ended.
-            self.note_end(request, "interrupted", "its process was ended")
-        elif self._notes.leave(pid, task_id):
+            self.tell_end(request, "interrupted", "its process was ended")
+        elif self._interrupt_notes.leave(pid, task_id):
             try:
                 os.kill(pid, SOFT_SIGNAL)
             except ProcessLookupError:
                 logger.debug("process %s of %s has ended", pid, task_id)
-
-
-def _active_steps() -> list[Any]:
-    return [request for request in worker_state.active_requests if read_header(request) is not None]
-
-
-def _is_running(request: Any) -> bool:
-    """Whether the pool still waits for the body's outcome."""
-    job = request._apply_result and request._apply_result()  # noqa: SLF001 - Celery knows it by nothing else
-    return job is not None and not job.ready()
-
-
-_current: Supervisor | None = None
-
-
-def current_supervisor() -> Supervisor | None:
-    """This MAIN process's supervisor; None elsewhere, also in children forked from it."""
-    return _current if _current is not None and _current.pid == os.getpid() else None
-
-
-class EngineStep(bootsteps.StartStopStep):
-    """The worker bootstep. Celery starts it before or after the pool, as it comes; what children need is made in `create`."""
-
-    requires = ("celery.worker.components:Timer",)
-
-    def __init__(self, worker: Any, **options: Any) -> None:
-        super().__init__(worker, **options)
-        self._supervisor: Supervisor | None = None
-
-    def create(self, worker: Any) -> None:
-        """Make the supervisor: every step is created before the first one starts, so before a child is forked."""
-        global _current  # noqa: PLW0603 - one MAIN per process, and signal receivers have to find it
-        self._supervisor = _current = Supervisor(worker)
-
-    def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
-        """Start the engine."""
-        if self._supervisor is not None:
-            self._supervisor.start()
-
-    def close(self, worker: Any) -> None:
-        """The first sign of a shutdown: `stop` may come only when the pool has been joined."""
-        self.stop(worker)
-
-    def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's protocol
-        """Begin a shutdown; safe to call twice."""
-        if self._supervisor is not None:
-            self._supervisor.stop()
-
-    def terminate(self, worker: Any) -> None:
-        """Cold shutdown: hand the steps on at once, not when their leases end."""
-        self.stop(worker)
-        if self._supervisor is not None:
-            self._supervisor.abandon()
 
 
 def import_path(app: Celery) -> str | None:

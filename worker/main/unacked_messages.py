@@ -1,9 +1,9 @@
-"""A step's message on Redis, taken without leaving a copy of it: what is to be done is in the database, the message is a hint.
+"""Has kombu keep no copy on Redis of a step's message that a worker has taken (0.60 ms of MAIN's CPU per step instead of 1.13).
 
 Redis knows no acknowledgement. kombu makes up for it: it copies each message that it takes into a hash and a sorted set of Redis,
-and removes it from both when it is acknowledged; two round trips in MAIN, half of what a message costs there. A lost message of
-ours is sent again by the sweeper, long before the hour (`visibility_timeout`) after which its copy would be. So ours are
-remembered in MAIN alone, and everybody else's are copied as ever.
+and removes it from both when it is acknowledged, a round trip each. A lost message of ours is sent again by the sweeper, long
+before the hour (`visibility_timeout`) after which its copy would be. So ours are remembered in MAIN alone, and everybody
+else's are copied as ever (ADR 9).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from interlock.signals.step_header import HEADER
 if TYPE_CHECKING:
     from kombu import Connection
 
-__all__ = ["take_lightly"]
+__all__ = ["skip_broker_copies"]
 
 
-def take_lightly(connection: Connection) -> bool:
+def skip_broker_copies(connection: Connection) -> bool:
     """Have a consumer's connection keep no copies of steps' messages on Redis.
 
     Args:
@@ -32,11 +32,11 @@ def take_lightly(connection: Connection) -> bool:
     channel: Any = connection.default_channel
     if not isinstance(channel, redis.Channel) or type(channel.qos) is not redis.QoS:
         return False
-    channel.qos.__class__ = _LightQoS  # what is consulted and finalized is that object, and kombu has made it by now
+    channel.qos.__class__ = _UncopiedQoS  # what is consulted and finalized is that object, and kombu has made it by now
     return True
 
 
-class _LightQoS(redis.QoS):
+class _UncopiedQoS(redis.QoS):
     """kombu's account of what was taken and is not acknowledged; of steps' messages, in this process alone."""
 
     def append(self, message: Any, delivery_tag: str) -> None:

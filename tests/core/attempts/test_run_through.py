@@ -16,6 +16,7 @@ from interlock.core.attempts.fast_path_sql import TURN
 from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.run_through import RunThroughOffer
+from interlock.core.events import Interrupt
 from interlock.core.plan.run_through import NEXT_KINDS, kind_of
 from tests.core.rows import Rows, counted, forget_everything, step
 from tests.core.slow_path import slow_path
@@ -196,7 +197,7 @@ def test_the_interrupt_of_a_carried_step_names_its_carrier(
     worker.run_through("a", OFFER)
     (controller.pause_workflow if verb == "pause" else controller.cancel_workflow)(run_id)
     task_id = rows.step(run_id, "b").task_id
-    assert [(one.task_id, one.carrier_id) for one in worker.interrupts] == [(task_id, "a-message")]
+    assert [(one.task_id, one.message_id) for one in worker.interrupts] == [(task_id, "a-message")]
 
 
 def test_a_heartbeat_of_the_carrier_renews_what_it_carries(
@@ -208,15 +209,13 @@ def test_a_heartbeat_of_the_carrier_renews_what_it_carries(
     task_id = rows.step(run_id, "b").task_id
     rows.make_due(run_id, "b", "lease_until")
     before = rows.step(run_id, "b").lease_until
-    beat = renew_leases(database, settings, ["a-message"])
+    interrupts = renew_leases(database, settings, ["a-message"])
     assert rows.step(run_id, "b").lease_until > before
-    assert beat.carriers == {task_id: "a-message"}
-    assert task_id not in (*beat.cancelled, *beat.interrupted, *beat.terminated)
+    assert task_id not in [each.task_id for each in interrupts]
     controller.pause_workflow(run_id)
     rows.make_due(run_id, "b", "drain_until")
     before = rows.step(run_id, "b").drain_until
-    beat = renew_leases(database, settings, ["a-message"])
-    assert beat.interrupted == [task_id]
+    assert Interrupt(task_id, "a-message", "soft") in renew_leases(database, settings, ["a-message"])
     assert rows.step(run_id, "b").drain_until > before
 
 
@@ -237,9 +236,7 @@ def test_a_carried_attempt_that_was_replaced_is_to_stop(
     sweeper.sweep()
     sweeper.sweep()
     assert rows.step(run_id, "b").attempt == 2
-    beat = renew_leases(database, settings, ["a-message"])
-    assert task_id in beat.cancelled
-    assert beat.carriers[task_id] == "a-message"
+    assert Interrupt(task_id, "a-message", "cancel") in renew_leases(database, settings, ["a-message"])
     assert worker.complete("b", "late") is Report.STALE
     worker.run("b", "in time")
     assert rows.step(run_id, "b").result == "in time"

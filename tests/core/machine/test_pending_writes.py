@@ -1,7 +1,7 @@
 """What a unit of work holds back and writes together is what it would have written one by one.
 
 Where somebody listens before each move, everything is written before he is asked; so a listener who has no objection makes the same
-call take the long way, and every row, event and dispatch of the two can be compared.
+call take the slow path, and every row, event and dispatch of the two can be compared.
 """
 
 from __future__ import annotations

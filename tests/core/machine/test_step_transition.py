@@ -1,4 +1,4 @@
-"""Of a step that takes the long way nothing is built anew: statements are constants, and their parameters differ."""
+"""Of a step that takes the slow path nothing is built anew: statements are constants, and their parameters differ."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from interlock.core.attempts.attempts import Report
 from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import CommandRefused
+from interlock.core.events import Interrupt
 from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
@@ -181,10 +182,10 @@ def test_resuming_a_workflow_in_which_only_a_step_is_paused_says_which(
         controller.resume_workflow(run_id)
 
 
-_FIELD = {"drain": None, "interrupt": "interrupted", "terminate": "terminated"}
+_TOLD = {"drain": None, "interrupt": "soft", "terminate": "terminate"}
 
 
-@pytest.mark.parametrize("mode", _FIELD)
+@pytest.mark.parametrize("mode", _TOLD)
 def test_a_heartbeat_repeats_the_mode_in_which_a_step_was_paused(
     controller: WorkflowController, worker: WorkerDouble, database: Database, settings: Settings, mode: str
 ) -> None:
@@ -192,9 +193,9 @@ def test_a_heartbeat_repeats_the_mode_in_which_a_step_was_paused(
     run_id = controller.enqueue_workflow(steps("a", "b"), task_description="Pause one step.")
     ref, other = worker.claim("a"), worker.claim("b")
     controller.pause_step(run_id, "a", mode=mode)
-    beat = renew_leases(database, settings, [ref.task_id, other.task_id])
-    told = {name: getattr(beat, name) for name in ("cancelled", "interrupted", "terminated")}
-    assert {name: ids for name, ids in told.items() if ids} == ({_FIELD[mode]: [ref.task_id]} if _FIELD[mode] else {})
+    told: Any = _TOLD[mode]
+    interrupts = renew_leases(database, settings, [ref.task_id, other.task_id])
+    assert interrupts == ([Interrupt(ref.task_id, ref.task_id, told)] if told else [])
 
 
 def test_a_steps_own_mode_is_forgotten_when_it_is_resumed(
@@ -206,4 +207,4 @@ def test_a_steps_own_mode_is_forgotten_when_it_is_resumed(
     controller.pause_step(run_id, "a", mode="drain")
     controller.resume_step(run_id, "a")
     controller.pause_workflow(run_id)
-    assert renew_leases(database, settings, [ref.task_id]).interrupted == [ref.task_id]
+    assert renew_leases(database, settings, [ref.task_id]) == [Interrupt(ref.task_id, ref.task_id, "soft")]

@@ -144,7 +144,7 @@ def test_where_it_cannot_be_one_write_each_does_its_own(
     count = {"too many": FEW + 1, "nothing is due": 0}.get(why, 1)
     effects = Effects(changes=[change(1)], dispatches=[_due(number) for number in range(count)])
     if why == "a body is to be stopped":
-        effects.interrupts.append(Interrupt("x.1"))
+        effects.interrupts.append(Interrupt("x.1", "x.1"))
     with _heard(admin) as heard:
         sending.send(effects)
         assert heard(1)[0] is not None

@@ -9,7 +9,7 @@ import redis
 from kombu import Connection, Consumer, Queue
 
 from interlock.signals.step_header import HEADER
-from interlock.worker.main.unacked_messages import take_lightly
+from interlock.worker.main.unacked_messages import skip_broker_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Held:
     def __init__(self, url: str) -> None:
         self.connection = Connection(url)
         self.messages: list[Any] = []
-        self.light = take_lightly(self.connection)
+        self.skips_copies = skip_broker_copies(self.connection)
         self._consumer = Consumer(self.connection, [Queue(QUEUE)], on_message=self.messages.append)
         self._consumer.consume()
 
@@ -76,7 +76,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 def test_only_what_is_not_ours_is_copied(held: Held, send: Callable[..., None], client: redis.Redis) -> None:
     send("step 1", "other", "step 2")
     held.take(3)
-    assert held.light
+    assert held.skips_copies
     assert client.hlen(COPIES) == client.zcard("unacked_index") == 1
     for message in held.messages:
         message.ack()
@@ -121,8 +121,8 @@ def test_what_is_held_at_the_end_is_given_back(held: Held, send: Callable[..., N
 
 def test_a_broker_with_an_account_of_its_own_keeps_it() -> None:
     with Connection("memory://") as connection:
-        assert not take_lightly(connection)
+        assert not skip_broker_copies(connection)
 
 
 def test_a_second_call_for_the_same_connection_changes_nothing(held: Held) -> None:
-    assert not take_lightly(held.connection)
+    assert not skip_broker_copies(held.connection)
