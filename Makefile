@@ -7,7 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := build/results
 KEEP := INTERLOCK_FAULT_RESULTS=$(CURDIR)/$(RESULTS)
-unexport PYTHONDONTWRITEBYTECODE # compiling the modules anew is most of the start of each worker under test
+# Compiling and rewriting every module again takes each test process seconds.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests wait for servers: one process more than there are cores keeps the cores busy.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS ?= constraints/dev.txt
 PIP_INSTALL = $(PIP) install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
@@ -26,21 +29,21 @@ demo: $(VENV)/.installed-demo ## Run the example workflow: its own Redis, SQLite
 check: lint test-unit ## Run what is quick enough to run after every change: lint and the tests that need no server
 
 test: $(VENV)/.installed-dev ## Run the tests (they start their own servers on private ports)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no server and no process beside their own
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not integration and not long and not faults'
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m 'not integration and not long and not faults'
 
 servers-stop: $(VENV)/.installed-dev ## Stop the PostgreSQL server that tests leave running for the next run (it stops after an idle hour)
 	@$(BIN)/python -m tests.servers stop
 
 test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m long
 
 faults: export HYPOTHESIS_PROFILE ?= searching
 faults: $(VENV)/.installed-fuzz ## Run the fault suite: crashes, lost answers and outages on real servers, deep searches
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/faults.jsonl
-	@$(KEEP)/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile -m faults
+	@$(KEEP)/faults.jsonl $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m faults
 
 model: $(VENV)/.installed-dev ## Search every state that small runs can reach, and print how many there are
 	@$(BIN)/python -m tests.model
@@ -67,7 +70,7 @@ reliability: $(VENV)/.installed-dev ## Write into docs/reliability.md what make 
 	@$(BIN)/python -m docs.generate
 
 coverage: $(VENV)/.installed-dev ## Run the tests with coverage, subprocesses included
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '' --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m '' --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

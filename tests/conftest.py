@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from tests import templates
+from tests.distribution import Distribution
 from tests.servers import PostgresDatabases, PostgresServer, RedisServer, SharedPostgres, name_of
 from tests.unit_tests import UnitTests
 
@@ -36,8 +37,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell unit tests from the others."""
+    """Tell unit tests from the others, and give them out."""
     config.pluginmanager.register(UnitTests())
+    config.pluginmanager.register(Distribution())
 
 
 def _worker_number() -> int:

@@ -12,6 +12,7 @@ import pytest
 from interlock.core import Database, WorkflowController, open_database
 from interlock.core.settings import Settings
 from interlock.core.sweeper.sweeper import Sweeper
+from tests.compiled_statements import SHARED_COMPILATION
 
 from .checker import check
 from .rows import Rows, forget_everything
@@ -39,7 +40,7 @@ def core_url(request: pytest.FixtureRequest) -> str:
         sqlite_url: str = request.getfixturevalue("migrated_sqlite_url")
         return sqlite_url
     url: str = request.getfixturevalue("_core_postgres_url")
-    database = open_database(url)
+    database = open_database(url, **SHARED_COMPILATION)
     forget_everything(database)
     database.dispose()
     return url
@@ -48,7 +49,7 @@ def core_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def unchecked_database(core_url: str) -> Iterator[Database]:
     """An open database, for tests that leave it in a state which the engine alone would never leave."""
-    database = open_database(core_url)
+    database = open_database(core_url, **SHARED_COMPILATION)
     yield database
     database.dispose()
 

@@ -108,7 +108,7 @@ def test_pause_against_complete(racers: Racers, scene: Scene, fault_report: Faul
     """F21: paused first, the result is kept for the resume; completed first, there is nothing to pause any more."""
     for run_id, (pause, complete) in _race(racers, scene, "held", "pause", "complete").items():
         expected = ("paused", "paused") if pause.won else ("completed", "completed")
-        assert (pause.error, complete.answer) in {(None, "kept"), (REFUSED, "recorded")}
+        assert (pause.error, complete.answer) in {(None, "deferred"), (REFUSED, "recorded")}
         assert (scene.rows.run(run_id).status, scene.rows.states(run_id)["a"]) == expected
     lost = scene.lost()
     fault_report(fault="F21", injected="pause against complete", runs=ROUNDS, lost=lost)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from interlock.core import open_database
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.core.checker import check
 from tests.isolation.stage import Stage
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def unchecked_stage(migrated_sqlite_url: str) -> Iterator[Stage]:
     """A stage on SQLite, for tests that move a single entity, which leaves what follows undone."""
-    database = open_database(migrated_sqlite_url)
+    database = open_database(migrated_sqlite_url, **SHARED_COMPILATION)
     yield Stage(database)
     database.dispose()
 

@@ -12,6 +12,7 @@ from interlock import Client
 from interlock.core import open_database
 from interlock.core.errors import InterlockError, RunNotFound
 from interlock.signals.control.verbs import VERBS as TABLE
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.isolation.stage import OURS, PLAN, THEIRS, LocalLink, Stage, told
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def _all(changes: Any) -> list[Any]:
 @pytest.fixture
 def either_stage(migrated_url: str) -> Iterator[Stage]:
     """A stage on a database of each kind."""
-    database = open_database(migrated_url)
+    database = open_database(migrated_url, **SHARED_COMPILATION)
     yield Stage(database)
     database.dispose()
 

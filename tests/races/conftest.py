@@ -8,8 +8,9 @@ import pytest
 
 from interlock.core import Database, WorkflowController, open_database
 from interlock.core.settings import Settings
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.core.checker import check
-from tests.core.rows import Rows
+from tests.core.rows import Rows, forget_everything
 from tests.core.worker_double import WorkerDouble
 
 from .racers import Racers
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 RUNNERS = 8
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def races_url(postgres_databases: PostgresDatabases, postgres_template: str) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database."""
     with postgres_databases.fresh(postgres_template) as url:
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def racers(races_url: str) -> Iterator[Racers]:
     """Eight processes, kept over all the tests."""
     with Racers(races_url, RUNNERS) as racers:
@@ -38,8 +39,9 @@ def racers(races_url: str) -> Iterator[Racers]:
 
 @pytest.fixture
 def database(races_url: str) -> Iterator[Database]:
-    """The database, whose history is replayed when the test is over."""
-    database = open_database(races_url)
+    """The database, emptied, whose history is replayed when the test is over."""
+    database = open_database(races_url, **SHARED_COMPILATION)
+    forget_everything(database)
     yield database
     check(database)
     database.dispose()

@@ -17,6 +17,7 @@ from interlock.core.database.tables import StateHistory, WorkflowRun
 from interlock.core.database.types import clock
 from interlock.core.events import Effects, StateChange
 from interlock.signals.events.publisher import EventPublisher
+from tests.compiled_statements import SHARED_COMPILATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def run_of(length: int, *, workflow_id: str = RUN_ID, **fields: Any) -> list[Sta
 @contextmanager
 def opened(url: str) -> Iterator[Database]:
     """An open database, disposed of at the end."""
-    database = open_database(url)
+    database = open_database(url, **SHARED_COMPILATION)
     yield database
     database.dispose()
 

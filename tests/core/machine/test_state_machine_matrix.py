@@ -12,6 +12,7 @@ from sqlalchemy import insert, select
 from interlock.core import EventEmitter, StateMachine, TransitionNotAllowed, open_database
 from interlock.core.database.tables import ApprovalRequest, StateHistory, WorkflowRun, WorkflowStep, new_id
 from interlock.core.database.types import clock, seconds_after
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.core.edges import EDGES, STATES, STEP_EDGES, STEP_STATES, WORKFLOW_EDGES, WORKFLOW_STATES
 from tests.core.rows import Rows
 
@@ -115,7 +116,7 @@ def _begin_history(connection: Connection, kind: str, entity_id: str, run_id: st
 @pytest.fixture
 def board(core_url: str) -> Iterator[Board]:
     """An empty board on each kind of database."""
-    board = Board(open_database(core_url))
+    board = Board(open_database(core_url, **SHARED_COMPILATION))
     yield board
     board.database.dispose()
 

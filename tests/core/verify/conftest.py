@@ -10,6 +10,7 @@ import pytest
 
 from interlock.core import open_database
 from interlock.core.verify import Verification, verify
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.core.verify.workload import carry_out, plant
 from tests.servers import name_of
 
@@ -37,7 +38,7 @@ def _postgres_workload(postgres_databases: PostgresDatabases, postgres_template:
 
 
 def _carry_out(url: str) -> None:
-    database = open_database(url)
+    database = open_database(url, **SHARED_COMPILATION)
     try:
         carry_out(database)
     finally:
@@ -66,7 +67,7 @@ def _postgres_copy(postgres_databases: PostgresDatabases, _postgres_workload: st
 def copy(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A copy of the workload's database."""
     url: str = request.getfixturevalue({"sqlite": "_sqlite_copy", "postgresql": "_postgres_copy"}[request.param])
-    database = open_database(url)
+    database = open_database(url, **SHARED_COMPILATION)
     yield database
     database.dispose()
 

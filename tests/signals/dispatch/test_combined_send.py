@@ -16,6 +16,7 @@ from interlock.core.settings import Settings
 from interlock.signals.dispatch.combined_send import CombinedSend
 from interlock.signals.dispatch.dispatcher import Dispatcher
 from interlock.signals.events.publisher import FEW, EventPublisher
+from tests.compiled_statements import SHARED_COMPILATION
 from tests.signals.scripts import RUN_ID, change, patient_publisher
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Sending:
     def __init__(self, broker_url: str, events_url: str, database_url: str, *, patient: bool, **options: Any) -> None:
         self.app = Celery("producer", broker=broker_url, set_as_current=False)
         self.app.conf.update(options)
-        self.database = open_database(database_url)
+        self.database = open_database(database_url, **SHARED_COMPILATION)
         self.publisher = (patient_publisher if patient else EventPublisher)(events_url)
         self.between: list[Effects] = []
         self.dispatcher = Dispatcher(self.app, self.database, Settings())

@@ -14,6 +14,7 @@ from interlock.core.settings import Settings
 from interlock.signals.dispatch.dispatcher import Dispatcher
 from interlock.signals.dispatch.message_templates import message_options
 from interlock.signals.step_header import HEADER, read_header
+from tests.compiled_statements import SHARED_COMPILATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,7 @@ def broker(app: Celery, monkeypatch: pytest.MonkeyPatch) -> _Broker:
 @pytest.fixture
 def dispatcher(app: Celery, migrated_sqlite_url: str) -> Iterator[Dispatcher]:
     """A dispatcher whose database holds no run."""
-    database = open_database(migrated_sqlite_url)
+    database = open_database(migrated_sqlite_url, **SHARED_COMPILATION)
     yield Dispatcher(app, database, Settings(max_argument_bytes=100))
     database.dispose()
 
