@@ -126,24 +126,24 @@ class UnitOfWork(RunTransaction):
         """
         return self.apply(StepTransition(target, *conditions, **values), cause)
 
-    def apply(self, move: StepTransition, cause: Cause, **parameters: Any) -> list[StateChange]:
-        """Make a move that is built already, with its parameters; otherwise as `move_steps`."""
+    def apply(self, transition: StepTransition, cause: Cause, **parameters: Any) -> list[StateChange]:
+        """Apply a transition that is built already, with its parameters; otherwise as `move_steps`."""
         if cause.vetoable:
-            self._require_steps(move.where, move.target, cause, parameters)
-        elif move.claims and not self._may_start(move, cause, parameters):
+            self._require_steps(transition.where, transition.target, cause, parameters)
+        elif transition.claims and not self._may_start(transition, cause, parameters):
             return []
-        return self._apply(move, cause, parameters)
+        return self._apply(transition, cause, parameters)
 
-    def _apply(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
+    def _apply(self, transition: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> list[StateChange]:
         parameters = {**parameters, RUN: self.run.id}
-        self._announce_steps(move, cause, parameters)
+        self._announce_steps(transition, cause, parameters)
         connection = self.connection
         if dialect_of(connection).writes_in_ctes:
-            # The lock is held, so the move finds the rows that are appended for.
-            return self._record(append_step_rows(connection, self.run, move.insert_and_update, cause, parameters))
-        changes = append_step_rows(connection, self.run, move.append, cause, parameters)
+            # The lock is held, so the update finds the rows that history was appended for.
+            return self._record(append_step_rows(connection, self.run, transition.insert_and_update, cause, parameters))
+        changes = append_step_rows(connection, self.run, transition.append, cause, parameters)
         if changes:
-            connection.execute(move.update, parameters)
+            connection.execute(transition.update, parameters)
         return self._record(changes)
 
     def move_step(self, step_id: str, target: StepState, cause: Cause, **values: Any) -> StateChange | None:
@@ -161,8 +161,8 @@ class UnitOfWork(RunTransaction):
         row = self._required_step(step_id, target, cause, self._rules if cause.vetoable else NO_RULES)
         if row is None:
             return None
-        move = StepTransition(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
-        changes = self._apply(move, cause, {})
+        transition = StepTransition(target, _steps.c.id == step_id, _steps.c.status == row["status"], **values)
+        changes = self._apply(transition, cause, {})
         if not changes:
             raise TransitionConflict(**_step_edge(row, target))
         return changes[0]
@@ -204,9 +204,9 @@ class UnitOfWork(RunTransaction):
         for row in self.connection.execute(query, {**parameters, RUN: self.run.id}).mappings().all():
             self._require_guards(STEP_TABLE.entity_type, row, target, cause, self._rules)
 
-    def _may_start(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> bool:
+    def _may_start(self, transition: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> bool:
         try:
-            self._require_steps(move.where, move.target, cause, parameters)
+            self._require_steps(transition.where, transition.target, cause, parameters)
         except GuardRefused as refusal:
             logger.info("a start is put off: %s", refusal)
             return False
@@ -250,18 +250,18 @@ class UnitOfWork(RunTransaction):
                     raise
                 logger.warning("veto of %s → %s ignored: it has already happened", change.from_state, change.to_state)
 
-    def _announce_steps(self, move: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> None:
+    def _announce_steps(self, transition: StepTransition, cause: Cause, parameters: Mapping[str, Any]) -> None:
         if self._emitter is None or not self._emitter.listens(STATE_CHANGING):
             return
         moving = (
             select(_steps.c.id, _steps.c.key, _steps.c.attempt, _steps.c.status)
-            .where(move.where)
+            .where(transition.where)
             .order_by(_steps.c.position, _steps.c.key)
         )
         steps = self.connection.execute(moving, parameters).all()
         subjects = [HistorySubject(STEP_TABLE.entity_type, step.id, step.key, step.attempt) for step in steps]
         rows = [
-            row_of(self.run, subject, step.status, move.target, cause)
+            row_of(self.run, subject, step.status, transition.target, cause)
             for subject, step in zip(subjects, steps, strict=True)
         ]
         self._announce(rows, cause)
