@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from interlock.core import (
-    StateMachine,
-)
+from interlock.core import StateMachine
 from interlock.core.machine.guard_rules import GuardRule, GuardRules, attach_rules, rules_of
 from tests.core.office_hours import asked, closed
 
@@ -44,3 +42,9 @@ def attach(unchecked_database: Database, database: Database) -> Callable[..., No
         attach_rules(unchecked_database.engine, GuardRules(rules))
 
     return attach_rule
+
+
+@pytest.fixture
+def step_machine(session: Session) -> StateMachine:
+    """A machine of steps."""
+    return StateMachine(session, "workflow_step")

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import update
 
 from interlock.core import (
     EventEmitter,
     StateMachine,
-    TransitionConflict,
     TransitionVetoed,
     WorkflowController,
-    WorkflowRun,
-    WorkflowStep,
 )
 from tests.core.rows import steps
 
@@ -24,28 +20,6 @@ if TYPE_CHECKING:
     from interlock.core import Database
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
-
-
-@pytest.mark.parametrize("kind", ["workflow_run", "workflow_step"])
-def test_a_row_moved_by_code_that_takes_no_lock_is_a_conflict(
-    controller: WorkflowController,
-    session: Session,
-    rows: Rows,
-    kind: str,
-) -> None:
-    """Compare-and-set: between the check and the write, somebody wrote the status by hand."""
-    run_id = controller.enqueue_workflow(steps("a"), task_description="x")
-    model = WorkflowRun if kind == "workflow_run" else WorkflowStep
-    emitter = EventEmitter()
-    emitter.on("state_changing", lambda _: session.execute(update(model).values(status="completed")))
-    entity_id = run_id if kind == "workflow_run" else rows.step(run_id, "a").id
-    before = rows.history(run_id)
-    with pytest.raises(TransitionConflict) as caught:
-        StateMachine(session, kind, emitter).transition_to(entity_id, "cancelled")
-    assert caught.value.retryable
-    assert caught.value.to_state == "cancelled"
-    assert rows.history(run_id) == before
-    assert (rows.run(run_id).status, rows.states(run_id)) == ("executing", {"a": "pending"})
 
 
 def test_a_veto_names_what_it_stopped(controller: WorkflowController, session: Session) -> None:

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from interlock.core.plan import ROUTING_OPTIONS, examine_plan
-
-
-def faults_in(step: dict[str, Any]) -> list[str]:
-    """What is said about one step, which has a key and a task unless it says otherwise."""
-    _, faults = examine_plan([{"key": "a", "task": "t", **step}])
-    return [str(fault) for fault in faults]
+from interlock.core.plan import ROUTING_OPTIONS
+from tests.core.plan_faults import faults_in
 
 
 @pytest.mark.parametrize("name", ["countdown", "eta", "link", "link_error", "chord", "group_id", "task_id"])
