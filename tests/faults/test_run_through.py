@@ -25,7 +25,7 @@ pytestmark = pytest.mark.faults
 
 
 def _enqueue(deployment: Deployment, *steps: Step) -> str:
-    return deployment.client.enqueue(Workflow("ride", "Show that nothing is lost.", steps, run_through=True))
+    return deployment.client.enqueue(Workflow("run-through", "Show that nothing is lost.", steps, run_through=True))
 
 
 def _chain(queue: str, length: int = 4) -> list[Step]:

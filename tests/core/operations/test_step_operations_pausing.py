@@ -8,15 +8,12 @@ import pytest
 
 from interlock.core import TransitionNotAllowed
 from interlock.core.attempts.attempts import Report
-from interlock.core.attempts.leases import renew_leases
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.errors import CommandRefused
-from interlock.core.events import Interrupt
 from tests.core.rows import step, steps
 
 if TYPE_CHECKING:
-    from interlock.core import Database, WorkflowController
-    from interlock.core.settings import Settings
+    from interlock.core import WorkflowController
     from tests.core.rows import Rows
     from tests.core.worker_double import WorkerDouble
 
@@ -180,31 +177,3 @@ def test_resuming_a_workflow_in_which_only_a_step_is_paused_says_which(
     controller.pause_step(run_id, "a")
     with pytest.raises(TransitionNotAllowed, match="resume them by name: a"):
         controller.resume_workflow(run_id)
-
-
-_TOLD = {"drain": None, "interrupt": "soft", "terminate": "terminate"}
-
-
-@pytest.mark.parametrize("mode", _TOLD)
-def test_a_heartbeat_repeats_the_mode_in_which_a_step_was_paused(
-    controller: WorkflowController, worker: WorkerDouble, database: Database, settings: Settings, mode: str
-) -> None:
-    """A broadcast may be lost, so heartbeats say the same: nothing to a body that may finish."""
-    run_id = controller.enqueue_workflow(steps("a", "b"), task_description="Pause one step.")
-    ref, other = worker.claim("a"), worker.claim("b")
-    controller.pause_step(run_id, "a", mode=mode)
-    told: Any = _TOLD[mode]
-    interrupts = renew_leases(database, settings, [ref.task_id, other.task_id])
-    assert interrupts == ([Interrupt(ref.task_id, ref.task_id, told)] if told else [])
-
-
-def test_a_steps_own_mode_is_forgotten_when_it_is_resumed(
-    controller: WorkflowController, worker: WorkerDouble, database: Database, settings: Settings
-) -> None:
-    """Paused by itself to finish, resumed, and paused with its workflow, which interrupts."""
-    run_id = controller.enqueue_workflow(steps("a"), task_description="Pause it, then all.")
-    ref = worker.claim("a")
-    controller.pause_step(run_id, "a", mode="drain")
-    controller.resume_step(run_id, "a")
-    controller.pause_workflow(run_id)
-    assert renew_leases(database, settings, [ref.task_id]) == [Interrupt(ref.task_id, ref.task_id, "soft")]

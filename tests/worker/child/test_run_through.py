@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
-APP = "tests.worker.ride_app"
+APP = "tests.worker.run_through_app"
 SOON = RetryPolicy(max_attempts=2, initial_delay_s=0.1, jitter=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def worker(deployment: Deployment) -> CeleryWorker:
     """Two slots; it consumes the other queue too, from which nobody goes on to this one."""
-    return deployment.worker("ride", app=APP, args=("--queues", "celery,elsewhere"))
+    return deployment.worker("run-through", app=APP, args=("--queues", "celery,elsewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def _chain(*tasks: tuple[str, Any], **options: Any) -> list[Step]:
 
 
 def _enqueue(deployment: Deployment, *steps: Step, **options: Any) -> str:
-    return deployment.client.enqueue(Workflow("ride", "Show that it works.", steps, run_through=True), **options)
+    return deployment.client.enqueue(Workflow("run-through", "Show that it works.", steps, run_through=True), **options)
 
 
 def _run(deployment: Deployment, *steps: Step, **options: Any) -> tuple[str, str]:
@@ -65,7 +65,7 @@ def _run(deployment: Deployment, *steps: Step, **options: Any) -> tuple[str, str
 
 
 def _carried(deployment: Deployment, run_id: str) -> list[str]:
-    """The keys of the steps to which a process went on."""
+    """The keys of the steps that a process has run through to."""
     rows = [row for row in deployment.history(run_id) if row.transition_reason == "claimed"]
     return [row.step_key for row in rows if (row.meta or {}).get("carrier")]
 
@@ -128,7 +128,7 @@ def test_arguments_that_cannot_be_had_fail_the_step(deployment: Deployment) -> N
     assert row.attempt == 1
 
 
-def test_a_failed_body_is_tried_again_by_its_policy_and_the_ride_goes_on_behind_it(deployment: Deployment) -> None:
+def test_a_failed_body_is_tried_again_by_its_policy_and_the_session_goes_on_behind_it(deployment: Deployment) -> None:
     run_id, status = _run(deployment, *_chain(("echo",), ("fails_first", 1), ("echo",), retry=SOON))
     assert status == "completed"
     assert deployment.moves(run_id, "s1") == ["pending", "running", "failed", "running", "completed"]
@@ -175,7 +175,7 @@ def test_what_main_has_to_see_goes_through_the_broker(deployment: Deployment, op
     assert deployment.step(run_id, "b").result == 2 or task == "rated"
 
 
-def test_a_queue_that_a_plan_names_is_ridden_through_as_well(deployment: Deployment) -> None:
+def test_a_queue_that_a_plan_names_is_run_through_as_well(deployment: Deployment) -> None:
     steps = [_step("a", "echo", queue="elsewhere"), _step("b", "elsewhere", after="a"), _step("c", "echo", after="b")]
     run_id, status = _run(deployment, *steps)
     assert status == "completed"
@@ -200,7 +200,7 @@ def test_an_approval_is_waited_for(deployment: Deployment) -> None:
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
 
 
-def test_what_happened_on_a_ride_is_told_while_its_body_goes_on(deployment: Deployment, shut: str) -> None:
+def test_the_events_of_a_session_are_told_while_its_body_goes_on(deployment: Deployment, shut: str) -> None:
     """No poll and no catching up: what a subscriber of the channel hears while the third body waits."""
     heard: list[tuple[str | None, str]] = []
     with Redis.from_url(deployment.events.url(0)) as redis, redis.pubsub() as pubsub:

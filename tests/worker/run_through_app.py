@@ -13,14 +13,16 @@ from redis import Redis
 from interlock import current_step, install
 from tests.worker.bodies import note, pass_gate
 
-app = Celery("tests_ride", broker=os.environ.get("INTERLOCK_BROKER_URL"), backend=os.environ.get("TEST_RESULTS_URL"))
+app = Celery(
+    "tests_run_through", broker=os.environ.get("INTERLOCK_BROKER_URL"), backend=os.environ.get("TEST_RESULTS_URL")
+)
 app.conf.update(
     task_serializer="json",
     accept_content=["json"],
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=True,
     broker_connection_retry_on_startup=True,
-    task_routes={"tests.worker.ride_app.elsewhere": {"queue": "elsewhere"}},
+    task_routes={"tests.worker.run_through_app.elsewhere": {"queue": "elsewhere"}},
     worker_soft_shutdown_timeout=0,
 )
 install(app)
