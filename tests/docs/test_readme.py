@@ -36,6 +36,17 @@ _EXAMPLE, _CLIENT = blocks(_README, "python")
 [_SECOND_TERMINAL] = [block for block in blocks(_README, "console") if block.startswith("interlock run ")]
 [_DEV] = [block for block in blocks(_README, "console") if block.startswith("interlock dev ")]
 
+_WAIT: Final = """
+import time
+from pathlib import Path
+
+def wait(order):
+    begun = Path(__file__).with_name("begun")
+    if order["id"] == 8 and not begun.exists():
+        begun.touch()
+        time.sleep(15)
+    time.sleep(0.2)
+"""
 _PLAN_OF_THE_EXAMPLE: Final = """
 import json, shop
 print(json.dumps(shop.workflow.to_dict()))
@@ -45,9 +56,10 @@ print(json.dumps(sorted(name for name in shop.app.tasks if not name.startswith("
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A folder with the example as `shop.py`; the parcel that is paused takes longer, as two commands must fit into it."""
+    """A folder with the example as `shop.py`; parcel 8 takes long at first, as two commands must fit into it."""
     assert _PACKING in _EXAMPLE
-    (tmp_path / "shop.py").write_text(_EXAMPLE.replace(_PACKING, 'time.sleep(15 if order["id"] == 8 else 1)'))
+    (tmp_path / "packing.py").write_text(_WAIT)
+    (tmp_path / "shop.py").write_text("import packing\n" + _EXAMPLE.replace(_PACKING, "packing.wait(order)"))
     return tmp_path
 
 

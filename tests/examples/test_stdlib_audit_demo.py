@@ -40,6 +40,7 @@ def test_the_plan_has_fifty_parallel_steps_and_more(plan: PlanSpec) -> None:
     assert [len(level) for level in topological_levels(plan)] == [1, 64, 1, 3, 1]
 
 
+@pytest.mark.long
 def test_the_plan_gives_each_task_what_it_takes(plan: PlanSpec, tmp_path: Path) -> None:
     """Every step in order, expressions evaluated by the core, values as JSON, within the limits."""
     steps = {step.key: step for step in plan.steps}

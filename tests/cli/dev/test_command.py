@@ -143,13 +143,22 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dev(data_dir: Path) -> Iterator[Dev]:
+    """One of the test's own, to be ended."""
     with Dev(data_dir) as running:
         yield running
 
 
-def test_a_second_terminal_runs_looks_and_cancels(dev: Dev, data_dir: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """One that is there before each of the tests that use it, and after."""
+    with Dev(tmp_path_factory.mktemp("shared") / "data") as running:
+        yield running
+
+
+def test_a_second_terminal_runs_looks_and_cancels(shared: Dev, tmp_path: Path) -> None:
     """No address is typed: the folder tells. The app's own broker, which does not exist, is never asked."""
-    assert dev.ready["app"] == APP
+    data_dir = shared.data_dir
+    assert shared.ready["app"] == APP
     finished = said(interlock(data_dir, "--json", "run", "tests.cli.shop_app:order", "--input", '{"n": 4}'))
     assert finished["status"] == "completed"
     run_id = finished["run_id"]
@@ -167,19 +176,22 @@ def test_a_second_terminal_runs_looks_and_cancels(dev: Dev, data_dir: Path, tmp_
     again = interlock(data_dir, "pause", waiting)
     assert again.returncode == 1
     assert again.stderr.startswith("Error: ")
-    runs = said(interlock(data_dir, "--json", "list"))
-    assert {run["run_id"]: run["status"] for run in runs} == {run_id: "completed", waiting: "cancelled"}
+    runs = {run["run_id"]: run["status"] for run in said(interlock(data_dir, "--json", "list"))}
+    assert (runs[run_id], runs[waiting]) == ("completed", "cancelled")
     celery = interlock(data_dir, "-A", APP, "workflow", "--data", str(data_dir), "status", run_id, module="celery")
     assert "✓ completed" in celery.stdout, celery.stderr
 
 
-def test_a_second_server_in_the_same_folder_is_refused(dev: Dev, data_dir: Path) -> None:
-    done = interlock(data_dir, "dev", "-A", APP)
+def test_a_second_server_in_the_same_folder_is_refused(shared: Dev) -> None:
+    done = interlock(shared.data_dir, "dev", "-A", APP)
     assert done.returncode == 1
-    assert f"pid {dev.process.pid}" in done.stderr
+    assert f"pid {shared.process.pid}" in done.stderr
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGINT, *(pytest.param(signum, marks=pytest.mark.long) for signum in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_stops_it_with_all_that_it_started(dev: Dev, data_dir: Path, signum: signal.Signals) -> None:
     children = {" ".join(child.cmdline()) for child in dev.children()}
     assert any("redis" in words for words in children)
@@ -210,12 +222,12 @@ def test_killed_it_leaves_no_child_and_the_run_goes_on_next_time(dev: Dev, data_
         assert watched.returncode == 0, watched.stdout + watched.stderr
 
 
-def test_a_worker_that_dies_is_started_again(dev: Dev, data_dir: Path) -> None:
-    first = dev.worker()
+def test_a_worker_that_dies_is_started_again(shared: Dev) -> None:
+    first = shared.worker()
     assert first is not None
     first.kill()
-    wait_until(lambda: dev.worker() not in (None, first), READY_S, "there is another worker")
-    done = interlock(data_dir, "run", "tests.cli.shop_app:order", "--input", '{"n": 1}')
+    wait_until(lambda: shared.worker() not in (None, first), READY_S, "there is another worker")
+    done = interlock(shared.data_dir, "run", "tests.cli.shop_app:order", "--input", '{"n": 1}')
     assert done.returncode == 0, done.stderr
 
 
@@ -228,8 +240,8 @@ def test_without_a_server_run_starts_one_for_itself(data_dir: Path) -> None:
     assert run["status"] == "completed"
 
 
-def test_run_fails_with_the_error_of_the_step(data_dir: Path) -> None:
-    done = interlock(data_dir, "run", "tests.cli.shop_app:broken")
+def test_run_fails_with_the_error_of_the_step(shared: Dev) -> None:
+    done = interlock(shared.data_dir, "run", "tests.cli.shop_app:broken")
     assert done.returncode == 1
     assert "refuse: ValueError: no such item: 17" in done.stdout
 

@@ -72,6 +72,7 @@ def test_cancelling_a_thousand_steps_is_one_transaction(
     assert set(rows.states(run_id).values()) == {"cancelled"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)  # the statements are the same on both
 def test_a_run_of_ten_thousand_steps_is_moved_by_a_constant_number_of_statements_per_thousand(
     session: Session,

@@ -90,7 +90,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)
-@settings(max_examples=50, suppress_health_check=QUIET)
+@settings(max_examples=20, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_sqlite_agrees_with_the_model(unchecked_database: Database, plan: Plan, data: st.DataObject) -> None:
     _play(unchecked_database, plan, data, OPERATIONS)
@@ -98,7 +98,7 @@ def test_sqlite_agrees_with_the_model(unchecked_database: Database, plan: Plan, 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
-@settings(max_examples=15, suppress_health_check=QUIET)
+@settings(max_examples=6, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_postgresql_agrees_with_the_model(unchecked_database: Database, plan: Plan, data: st.DataObject) -> None:
     _play(unchecked_database, plan, data, OPERATIONS)

@@ -241,6 +241,7 @@ def test_a_map_of_a_thousand_items_takes_a_constant_number_of_statements(
     assert taken[0][1] <= 14
 
 
+@pytest.mark.long
 def test_a_thousand_items_ten_at_once_are_joined_in_their_order(
     controller: WorkflowController,
     worker: WorkerDouble,

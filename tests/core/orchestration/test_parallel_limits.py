@@ -87,6 +87,7 @@ def test_a_step_that_ends_in_any_other_way_gives_its_slot_back(
     assert rows.run(run_id).status == "completed"
 
 
+@pytest.mark.long
 def test_a_thousand_steps_that_are_not_wanted_pass_through_one_slot(
     controller: WorkflowController,
     worker: WorkerDouble,

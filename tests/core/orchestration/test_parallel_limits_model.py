@@ -196,14 +196,24 @@ def _play(database: Database, plan: dict[str, Any], data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize("core_url", ["sqlite"], indirect=True)
-@settings(max_examples=60, suppress_health_check=QUIET)
+@settings(max_examples=20, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_on_sqlite_every_plan_ends(unchecked_database: Database, plan: dict[str, Any], data: st.DataObject) -> None:
     _play(unchecked_database, plan, data)
 
 
 @pytest.mark.parametrize("core_url", ["postgresql"], indirect=True)
-@settings(max_examples=15, suppress_health_check=QUIET)
+@settings(max_examples=6, suppress_health_check=QUIET)
 @given(plan=plans(), data=st.data())
 def test_on_postgresql_every_plan_ends(unchecked_database: Database, plan: dict[str, Any], data: st.DataObject) -> None:
+    _play(unchecked_database, plan, data)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@settings(max_examples=80, suppress_health_check=QUIET)
+@given(plan=plans(), data=st.data())
+def test_on_both_databases_every_one_of_many_plans_ends(
+    unchecked_database: Database, plan: dict[str, Any], data: st.DataObject
+) -> None:
     _play(unchecked_database, plan, data)

@@ -224,6 +224,7 @@ def large_plan(size: int = 10_000) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sound", "unknown dependencies", "unknown tasks", "one ring"])
 def test_examining_a_plan_takes_time_in_proportion_to_its_steps(kind: str) -> None:
     """Up to 10,000 steps with 20,000 edges, sound or with as many faults."""
@@ -245,6 +246,7 @@ def test_examining_a_plan_takes_time_in_proportion_to_its_steps(kind: str) -> No
     assert grows_linearly(examined, 10_000)
 
 
+@pytest.mark.long
 def test_reading_far_ancestors_takes_time_in_proportion_to_the_steps() -> None:
     def validated(size: int) -> Callable[[], object]:
         far = [{"$expr": "results.s0"}]

@@ -169,6 +169,7 @@ def test_status_takes_the_same_few_statements_however_large_the_run_and_no_resul
     assert counts[0] == counts[1] <= 6  # one of them is SQLite's BEGIN
 
 
+@pytest.mark.long
 def test_the_status_of_ten_thousand_steps_takes_time_in_proportion(
     session: Session, database: Database, settings: Settings
 ) -> None:
