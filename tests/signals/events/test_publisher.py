@@ -245,38 +245,3 @@ def test_a_closed_publisher_publishes_nothing(redis_url: str) -> None:
     publisher.close()
 
     assert not publisher.publish([change(1)])
-
-
-def test_a_commit_does_not_wait_for_redis_and_nothing_is_left_unread(admin: redis.Redis, redis_url: str) -> None:
-    with listening(admin) as received, publisher_of(redis_url) as publisher:
-        for seq in range(1, 301):
-            publisher(Effects(changes=[change(seq)]))
-        assert [heard.seq for heard in received(300)] == list(range(1, 301))
-        assert publisher.publish([change(301)])  # waits, so every answer has been read
-
-
-def test_what_redis_refused_of_the_commit_before_shows_at_the_next(
-    admin: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with publisher_of(redis_url) as publisher:
-        publisher(Effects(changes=[change(1)]))
-        admin.acl_setuser("default", enabled=True, reset_channels=True, reset_passwords=False)
-        try:
-            publisher(Effects(changes=[change(2)]))  # refused, which nobody waits for
-            publisher(Effects(changes=[change(3)]))
-        finally:
-            admin.acl_setuser("default", enabled=True, channels=["*"])
-    (warning,) = caplog.records
-    assert "NoPermission" in warning.message
-
-
-def test_a_connection_lost_between_two_commits_costs_what_was_on_it_and_no_more(
-    admin: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with listening(admin) as received, publisher_of(redis_url) as publisher:
-        publisher(Effects(changes=[change(1)]))
-        assert [heard.seq for heard in received(1)] == [1]
-        admin.client_kill_filter(_type="normal", skipme=True)
-        publisher(Effects(changes=[change(2)]))
-        assert [heard.seq for heard in received(1)] == [2]
-    assert not caplog.records
