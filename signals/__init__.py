@@ -1,1 +1,1 @@
-"""The two directions of news: Celery's task signals into core, core's events onto Redis."""
+"""Between core and Celery, the broker and Redis: task signals become reports, commits become messages and events."""

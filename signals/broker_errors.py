@@ -1,4 +1,4 @@
-"""What a broker that is away, or refuses, looks like: kombu wraps some of its transports' errors and lets others through."""
+"""The errors of a broker that is away or refuses: kombu wraps some of its transports' errors and lets others through."""
 
 from __future__ import annotations
 

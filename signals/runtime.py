@@ -1,4 +1,4 @@
-"""What a process needs that moves workflows: the database, with everything attached that is told after a commit.
+"""Opens the database of a process that moves workflows, and attaches what is sent after each commit.
 
 It is opened when first needed and never before. MAIN forks its children and must not hold connections for them to inherit, so
 nothing is opened at import or in MAIN's event loop, and a process that was forked from one that had it opens its own.

@@ -1,4 +1,4 @@
-"""Whose attempt a Celery message is: one header, so that tasks' own signatures stay clean."""
+"""The one header of a step's Celery message, which says whose attempt it is; tasks' own signatures stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs inside `celery worker`: the veto and its retries, the supervisor in MAIN, and the engine process.
+"""What runs inside `celery worker`: MAIN's supervisor, the pool's children, and the engine process.
 
 `celery -A interlock.worker worker` starts a ready app (`application`), which is made only when it is asked for.
 """

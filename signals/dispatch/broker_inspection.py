@@ -1,7 +1,7 @@
-"""What only the broker and the workers know of a run that does not move: how long its queues are, and who consumes them.
+"""Asks the broker how long queues are, and the workers what they consume, for `explain` and the search for lost messages.
 
-Hints, asked within a bounded time and never needed: a broker that does not answer is itself the answer. A worker whose pool is
-`solo` answers only between tasks, so silence is said as silence and not as absence.
+The answers are hints, asked for within a bounded time and never needed: a broker that does not answer is itself the answer. A
+worker whose pool is `solo` answers only between tasks, so silence is told as silence and not as absence.
 """
 
 from __future__ import annotations

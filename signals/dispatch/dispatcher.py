@@ -1,7 +1,7 @@
-"""From the database to the broker: attempts that are due become Celery messages, after the commit that made them due.
+"""Publishes due attempts as Celery messages, after the commit that made them due.
 
-A message is a hint. One that is lost is sent again by the sweeper, one that comes twice is refused at its claim; so a
-broker that is down costs time and nothing else.
+A message is a hint. One that is lost is sent again by the sweeper, one that comes twice is refused at its claim; so a broker that
+is down costs time and nothing else.
 """
 
 from __future__ import annotations

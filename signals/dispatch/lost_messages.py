@@ -1,9 +1,9 @@
-"""Which messages are nowhere any more: their queue is empty, and no worker has them.
+"""Finds the messages that are lost: their queue is empty, and no worker has them.
 
 A message that left its queue before the queue was seen empty has been given to a worker, or is lost; what a worker has taken and
-not begun, the worker itself knows, and nobody else. Both are asked, in that order, in a thread of its own, so that the sweep
-never waits for a broker: the answer is there at the next sweep. Wrong answers cost a message that is refused at its claim:
-a worker may be too busy to answer, and Celery does not count what it holds back by a rate limit, so such tasks are not judged.
+not begun, only the worker itself knows. Both are asked, in that order, in a thread of its own, so that the sweep never waits for a
+broker: the answer is there at the next sweep. A wrong answer costs a message that is refused at its claim: a worker may be too
+busy to answer. Celery does not count what it holds back by a rate limit, so such tasks are not judged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from interlock.core.sweeper.redispatch import Unclaimed
 
-__all__ = ["MissingMessages"]
+__all__ = ["LostMessages"]
 
 logger = logging.getLogger("interlock.broker_facts")
 
@@ -44,7 +44,7 @@ class _Answer:
     held: frozenset[Unclaimed]
 
 
-class MissingMessages:
+class LostMessages:
     """Tells a `Redispatcher` what is missing. One per process; called by one thread.
 
     Args:

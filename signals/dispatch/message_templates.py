@@ -1,9 +1,9 @@
-"""A step's Celery message: built by Celery once per kind, and copied with other ids and arguments from then on.
+"""Builds a step's Celery message from a template: Celery builds the first of a kind, later ones differ in ids and arguments.
 
 `send_task` costs ten times what putting its message on the broker does, and a process sends the same kinds over and over. So the
-first message of a kind goes through `send_task`, which knows routes, queues and options, and what it hands to kombu is kept as the
-template of the next ones. Where something has to be asked about every message (a router that is code, a receiver of Celery's
-publish signals, an expiry), every message goes through `send_task`.
+first message of a kind goes through `send_task`, which knows routes, queues and options, and what it hands to kombu is the template
+of the next ones. Where something has to be asked about every message (a router that is code, a receiver of Celery's publish
+signals, an expiry), every message goes through `send_task`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from interlock.core.json_values import compact_json
 from interlock.core.redaction import HIDDEN
 from interlock.signals.step_header import HEADER, header_of
 
-from .redis_template import RedisMessage, overhear
+from .redis_template import RedisMessage, capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,7 +95,7 @@ class StepMessages:
             return None
         if not template.asked:
             with self._app.producer_or_acquire() as producer:
-                template.redis = overhear(producer, lambda: _publish(template, dispatch, [], {}, producer))
+                template.redis = capture(producer, lambda: _publish(template, dispatch, [], {}, producer))
             template.asked = True
         message = template.redis
         if message is None or not message.is_for(address):

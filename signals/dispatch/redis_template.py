@@ -1,8 +1,8 @@
-"""What kombu writes to Redis for a message: overheard once per kind, and written like that from then on.
+"""Captures the Redis command that kombu would send for a kind of message, and makes further ones of that kind.
 
-A message that goes straight to a queue is one LPUSH of a JSON document. kombu takes several times longer to make it than
-Redis to take it, and it cannot be sent in one write with something else. Nothing is assumed of the document: kombu makes one,
-and its headers, body and ids are replaced.
+A message that goes straight to a queue is one LPUSH of a JSON document. kombu takes several times longer to make it than Redis to
+take it, and cannot send it in one write with something else. Nothing is assumed of the document: kombu makes one, and its headers,
+body and ids are replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from interlock.signals.events.redis_pipeline import Command
 
-__all__ = ["RedisMessage", "overhear"]
+__all__ = ["RedisMessage", "capture"]
 
 _WHERE: Final = ("host", "port", "path", "db", "username", "password", "credential_provider")
 
@@ -59,35 +59,35 @@ class RedisMessage:
         return "LPUSH", self.key, compact_json(document)
 
 
-def overhear(producer: Producer, publish: Callable[[], None]) -> RedisMessage | None:
-    """Have `publish` publish one message by `producer`, into our ear instead of to the broker.
+def capture(producer: Producer, publish: Callable[[], None]) -> RedisMessage | None:
+    """Have `publish` publish one message by `producer`, and capture the command instead of sending it.
 
     Returns:
-        What would have been written; None where that is not one LPUSH to a plain Redis.
+        What would have been sent; None where that is not one LPUSH to a plain Redis.
 
     Raises:
         Exception: The broker's, or kombu's.
     """
     channel: Any = producer.channel
-    # Sentinel's channel asks for its master, a key prefix is added behind what can be overheard.
+    # Sentinel's channel asks for its master, a key prefix is added behind what can be captured.
     if type(channel) is not redis.Channel or channel.global_keyprefix:
         return None
     batches: Any = producer._batch_local  # type: ignore[attr-defined] # noqa: SLF001 - where `Producer.batch` keeps its own
-    batches.current = ear = _Ear()
+    batches.current = captured = _CapturingBatch()
     try:
         publish()
     finally:
         del batches.current
-    if len(ear.commands) != 1 or ear.commands[0][0] != "lpush":
+    if len(captured.commands) != 1 or captured.commands[0][0] != "lpush":
         return None
-    _, key, text = ear.commands[0]
+    _, key, text = captured.commands[0]
     document = json.loads(text)
     if document["properties"].get("body_encoding") != "base64":
         return None
     return RedisMessage(key, document, dict(channel.pool.connection_kwargs))
 
 
-class _Ear:
+class _CapturingBatch:
     """Stands for a batch of kombu's, and keeps the commands that would be sent at its end."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What an event looks like on the wire: the channel's name, and CloudEvents 1.0 JSON (structured mode).
+"""The wire format of events: channel names, and CloudEvents 1.0 JSON (structured mode).
 
     {"specversion": "1.0", "id": "<history id>", "source": "interlock/<session>/<workflow>",
      "type": "interlock.step.state_changed", "subject": "<step key>", "time": "2026-01-31T12:00:00.123456+00:00",

@@ -1,7 +1,7 @@
-"""Publishing what was committed on Redis pub/sub.
+"""Publishes committed changes on Redis pub/sub.
 
-Publishing is a hint: the history row is the record, and `watch` reads it. So nothing here raises, nothing waits for
-long, and while Redis is away nothing is tried but a probe now and then.
+An event is a hint: the history row is the record, and `watch` reads it. So nothing here raises, nothing waits for long, and while
+Redis is away only a probe is sent now and then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opening the Redis that carries events (short timeouts, no retries behind our back), and reading URLs without quoting them.
+"""Opens the Redis that carries events, with short timeouts and no retries, and checks addresses without quoting them.
 
 Whoever uses a connection decides what a failure means: the publisher pauses, the subscriber reconnects and says so. A
 retry inside the client would hide both, and delay the caller.

@@ -1,7 +1,7 @@
-"""Listening to the events of one workflow or of a session, with reconnection.
+"""Receives the events of one workflow or of a session, and reconnects.
 
 Pub/sub forgets: what is published while nobody is connected, or while a slow subscriber is thrown off, is gone. So a
-subscriber tells its reader whenever it begins to hear (`Link.SUBSCRIBED`) and whenever it ceases to (`Link.LOST`);
+subscriber tells its reader whenever it begins to receive (`Link.SUBSCRIBED`) and whenever it ceases to (`Link.LOST`);
 whoever needs every event reads the history then, as `interlock.client.following.watching` does.
 """
 

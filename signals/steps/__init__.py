@@ -1,1 +1,1 @@
-"""Celery's task signals in: receivers report to core what a step's body does."""
+"""Claims and reports of attempts, from Celery's task signals; the step as its body sees it; sessions of run-through."""

@@ -1,4 +1,4 @@
-"""`interlock.current_step()`: what a task can know and do about the step that it is running as.
+"""`interlock.current_step()`: what a body can ask and tell about the step that it runs as.
 
 A task works without it. Called outside a step, `current_step()` is None, so that one body can serve both.
 """

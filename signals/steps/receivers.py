@@ -1,4 +1,4 @@
-"""Celery's task signals, turned into claims and reports.
+"""Turns Celery's task signals into claims and reports.
 
 `task_prerun`, `task_success`, `task_failure` and `task_retry` arrive in the process that runs the body; they claim the attempt and
 report on it. What arrives in a prefork worker's MAIN process is handled by the worker's supervisor, which must not touch the

@@ -1,7 +1,7 @@
-"""Run-through in one process: what a message's process offers at the end of a step, and what it holds next.
+"""A session of run-through: what a message's process offers at the end of a step, and what it runs next.
 
-`worker.child.run_through` opens a session for a message and runs what the session holds; the receivers of a step's end make the
-offer. A pool's child runs one body at a time, so it has one session at a time.
+`worker.child.run_through` opens a session for a message and runs what the session holds; the report of a result makes the offer. A
+pool's child runs one body at a time, so it has one session at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every task of the app becomes part of: the veto before the body, and retries that publish nothing.
+"""The mixin of every task: `before_start` keeps a body without a claim from running, and retries publish nothing.
 
 A signal receiver cannot stop a task (Celery logs what it raises and runs the body); `Task.before_start` can. And a task's own
 `self.retry` must not publish, because the database decides when there is a next attempt.

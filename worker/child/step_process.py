@@ -1,4 +1,4 @@
-"""A process that runs steps, between Celery's signals: whose body runs, what it runs next, how the last one ended.
+"""The state of a process that runs steps, kept from one of Celery's signals to the next.
 
 `worker.installation` connects its methods to Celery's signals. In a prefork pool each child is such a process; elsewhere MAIN is,
 its bodies run side by side, and only the last error is used, which each thread has for itself.

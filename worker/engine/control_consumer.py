@@ -1,4 +1,4 @@
-"""The consumer of the control queue: takes commands one at a time, acknowledges after the commit, answers, lives on."""
+"""Consumes the control queue: one command at a time, acknowledged after its commit, answered; what is no command is set aside."""
 
 from __future__ import annotations
 

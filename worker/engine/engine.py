@@ -29,7 +29,7 @@ from interlock.core.redaction import RedactingFormatter
 from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.dispatch.interrupt_broadcast import write_interrupts
-from interlock.signals.dispatch.lost_messages import MissingMessages
+from interlock.signals.dispatch.lost_messages import LostMessages
 from interlock.signals.runtime import Runtime, runtime_of
 from interlock.worker.engine_pipe import read_lines
 
@@ -165,7 +165,7 @@ class Engine:
                 self._stop.wait(_RESTART_AFTER_S)
 
     def _sweep(self) -> None:
-        sweeper = Sweeper(self._runtime.database, self._settings, MissingMessages(self._app))
+        sweeper = Sweeper(self._runtime.database, self._settings, LostMessages(self._app))
         failing = False
         while not self._stop.wait(self._settings.sweep_s):
             try:

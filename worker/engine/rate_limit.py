@@ -1,4 +1,4 @@
-"""How many commands an engine carries out in a second: token buckets, one per session heard lately and one for all together."""
+"""Limits how many commands an engine carries out per second: token buckets, one per session and one for all together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipe between a worker's MAIN process and its engine process: JSON lines, and an end that both notice.
+"""MAIN's end of the pipe to its engine process: starts the process, and exchanges JSON lines with it.
 
 MAIN writes what it holds and what it saw; the engine answers which bodies are to stop. MAIN never blocks on it: what an engine
 that has stopped reading leaves unread is not added to, because the next heartbeat says it again.

@@ -1,4 +1,4 @@
-"""The part of Interlock that lives in a worker's MAIN process: it keeps the engine process alive, and signals bodies.
+"""Keeps the engine process alive from MAIN, renews leases through it, and signals bodies.
 
 It runs on MAIN's timer, so it neither waits for anything nor touches the database: children are forked from this process, and
 its event loop serves the broker.

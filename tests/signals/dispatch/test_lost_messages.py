@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from interlock.core.sweeper.redispatch import Unclaimed
-from interlock.signals.dispatch.lost_messages import MissingMessages
+from interlock.signals.dispatch.lost_messages import LostMessages
 from tests.celery_worker import CeleryWorker
 from tests.servers import wait_until
 
@@ -51,7 +51,7 @@ class Look:
 
     def __init__(self, app: Celery) -> None:
         self.now = 0.0
-        self._missing = MissingMessages(app, lambda: self.now)
+        self._missing = LostMessages(app, lambda: self.now)
 
     def at(self, *unclaimed: Unclaimed) -> frozenset[str]:
         """What a sweep is told; its own question has been answered when this returns."""
@@ -142,7 +142,7 @@ def test_a_task_with_a_rate_limit_is_not_judged(app: Celery, look: Look) -> None
 def test_a_broker_that_hangs_keeps_no_sweep_waiting_and_is_asked_by_one_thread(
     app: Celery, hanging: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    missing, lost = MissingMessages(app), _unclaimed("a")
+    missing, lost = LostMessages(app), _unclaimed("a")
     with hanging():
         missing([lost])
         thread = missing._asking
@@ -156,14 +156,14 @@ def test_a_broker_that_hangs_keeps_no_sweep_waiting_and_is_asked_by_one_thread(
 
 def test_an_answer_that_took_too_long_is_not_believed(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     look, lost = Look(app), _unclaimed("a")
-    queues = MissingMessages._of_empty_queues
+    queues = LostMessages._of_empty_queues
 
     def slow(*arguments: object) -> list[Unclaimed]:
         look.now += 11
         return queues(*arguments)  # type: ignore[arg-type] # passed through
 
     with monkeypatch.context() as patch:
-        patch.setattr(MissingMessages, "_of_empty_queues", slow)
+        patch.setattr(LostMessages, "_of_empty_queues", slow)
         look.at(lost)
         assert look.at(lost) == frozenset()
     look.at(lost)
