@@ -59,7 +59,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     },
     "Administration": {
         "db": Entry("commands.administration:db", "Prepare the database and look after its tables."),
-        "doctor": Entry("doctor.command:doctor", "Look for settings and surroundings that lose work."),
+        "doctor": Entry("doctor.command:doctor", "Look for what may lose work in a deployment."),
         "verify": Entry("commands.verifying:verify", "Check the history of a run, or of all runs of all sessions."),
         "completion": Entry(
             "commands.completion:completion",

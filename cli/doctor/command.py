@@ -110,7 +110,7 @@ def _many(count: int, word: str) -> str:
 )
 @click.pass_context
 def doctor(ctx: click.Context, options: Options, *, strict: bool, timeout_s: float) -> None:
-    """Look for settings and surroundings that lose work.
+    """Look for what may lose work in a deployment.
 
     Each finding says what is so, why that loses work, and what to do. It changes nothing, and a part that is down is a finding.
     The exit code is 0 where there is no error, 1 where there is one, and 2 where nothing could be looked at.

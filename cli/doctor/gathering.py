@@ -58,7 +58,7 @@ def gather(target: Target, session_id: str, timeout_s: float) -> Facts:
     queues = {queue for each in backlogs if (queue := each.queue or queue_of.get(each.task))}
     has_broker = target.app is not None or target.broker_url is not None
     told = (
-        _surroundings(app, settings, session_id, timeout_s, queues)
+        _ask_services(app, settings, session_id, timeout_s, queues)
         if has_broker
         else _without_broker(settings, timeout_s)
     )
@@ -99,7 +99,7 @@ def _database(settings: Settings, timeout_s: float) -> tuple[Any, Any]:
     return (found, Away("the database did not answer")) if isinstance(found, Away) else found
 
 
-def _surroundings(
+def _ask_services(
     app: Celery, settings: Settings, session_id: str, timeout_s: float, queues: set[str]
 ) -> dict[str, Any]:
     told = _asked(
