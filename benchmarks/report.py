@@ -186,7 +186,7 @@ def _recovery(results: Results) -> list[str]:
         [subject, *(_number(results.spread("recovery", subject, figure)) for figure in ("seconds", "steps_per_s"))]
         for subject in results.subjects("recovery")
     ]
-    note = "The sweeper's work without its pace (`interlock_redispatch_rate`)."
+    note = "The sweeper's work without its rate limit (`interlock_redispatch_rate`)."
     return _section(results.titles.get("recovery", ""), ["", "seconds", "steps per second"], rows, note)
 
 

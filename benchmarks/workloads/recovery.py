@@ -27,7 +27,7 @@ _NO_PACE = 1_000_000.0
 
 
 def measure_recovery(site: Site, options: Options) -> Iterator[Sample]:
-    """Send again the messages of so many due steps, in the sweeper's batches, without its pace."""
+    """Send again the messages of so many due steps, in the sweeper's batches, without its rate limit."""
     many = options.sizes.many
     with ExitStack() as stack:
         deployments = [stack.enter_context(Deployment(site, kind)) for kind in KINDS]

@@ -103,7 +103,7 @@ def redis_replica(facts: Facts) -> Iterator[str]:
     Severity.WARNING,
     holds="the Redis for events answers",
     why="no change is lost: `watch` reads the history instead, later and at a cost; whoever listens to the "
-    "channels alone hears nothing.",
+    "channels alone gets nothing.",
     remedy="start it, or correct `interlock_redis_url`",
 )
 def events(facts: Facts) -> Iterator[str]:

@@ -183,7 +183,7 @@ def prefetch(facts: Facts) -> Iterator[str]:
 @check(
     "remote_control",
     Severity.WARNING,
-    holds="workers hear remote control",
+    holds="workers answer remote control",
     why="bodies that are to stop are told by the next heartbeat only, and neither `interlock explain` nor this "
     "command can ask such a worker anything.",
     remedy="set `worker_enable_remote_control = True`",

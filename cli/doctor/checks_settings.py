@@ -71,7 +71,7 @@ def redispatch(facts: Facts) -> Iterator[str]:
     "channel_prefix",
     Severity.ERROR,
     holds="everybody who told has the same channel prefix",
-    why="commands and events go by `interlock_channel_prefix`: a worker with another one never hears of a pause or "
+    why="commands and events go by `interlock_channel_prefix`: a worker with another one never gets a pause or "
     "a cancel.",
     remedy="give every process of a deployment the same `interlock_channel_prefix`, and another one to each other "
     "deployment on that broker",

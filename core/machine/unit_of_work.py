@@ -208,7 +208,7 @@ class UnitOfWork(RunTransaction):
         try:
             self._require_steps(transition.where, transition.target, cause, parameters)
         except GuardRefused as refusal:
-            logger.info("a start is put off: %s", refusal)
+            logger.info("a start is postponed: %s", refusal)
             return False
         return True
 

@@ -193,7 +193,7 @@ class Hint(Verb):
 
 
 def _send_due(database: Database, settings: Settings, *, session_id: str, run_id: str | None) -> None:
-    """Send the messages of a session, or of one run, that are due now, as far as the pace allows, and not at the next sweep."""
+    """Send what is due of a session, or of one run, now and not at the next sweep, as far as the rate limit allows."""
     Redispatcher(database, settings).send_due(session_id=session_id, run_id=run_id)
 
 

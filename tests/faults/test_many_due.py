@@ -1,4 +1,4 @@
-"""An outage after which ten thousand steps are due in the same moment: few statements, at a pace, and all of them complete."""
+"""An outage after which ten thousand steps are due at once: few statements, under the rate limit, and all of them complete."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BURST: Final = int(RATE * SWEEP_S)
 STATEMENTS_OF_A_BATCH, PARTS_OF_A_SWEEP = 3, 8
 ALL_DONE_S, PATIENCE_S = 180.0, 60.0
 # Messages that wait behind thousands of others are not lost: here they are not sent again for that.
-PACE: Final = {"sweep_s": SWEEP_S, "redispatch_rate": RATE, "redispatch_s": 90}
+LIMITS: Final = {"sweep_s": SWEEP_S, "redispatch_rate": RATE, "redispatch_s": 90}
 QUEUE: Final = "many"
 
 _steps = table_of_model(WorkflowStep)
@@ -66,7 +66,7 @@ class Sending:
         self.samples.append((now, int(sent)))
 
     def too_fast(self) -> list[tuple[float, int]]:
-        """Seconds and messages of every stretch in which more was sent than the pace allows.
+        """Seconds and messages of every stretch in which more was sent than the rate limit allows.
 
         What was paid for before a stretch and committed in it is one batch at most.
         """
@@ -95,7 +95,7 @@ def test_ten_thousand_steps_due_at_once_are_sent_in_batches_at_the_pace_and_all_
     """F32: the broker is away while ten workflows are enqueued; when it is back all their messages are due."""
     deployment.broker.kill()
     app = deployment.producer_app(interlock_sweep_s=SWEEP_S)
-    settings = Settings.load(app.conf).model_copy(update=PACE)
+    settings = Settings.load(app.conf).model_copy(update=LIMITS)
     plan = fault_plan(FaultRule(place="redispatch.commit", times=None))
     with closing(Runtime(app, settings)) as runtime:
         run_ids = [
@@ -114,7 +114,7 @@ def test_ten_thousand_steps_due_at_once_are_sent_in_batches_at_the_pace_and_all_
     assert swept.redispatched == BURST, "the whole allowance, and no more"
     assert words["WITH"] == words["UPDATE"] == batches, "the rows of a batch, and what is charged for it"
     assert len(statements) <= STATEMENTS_OF_A_BATCH * batches + PARTS_OF_A_SWEEP
-    environment = {f"INTERLOCK_{name.upper()}": str(value) for name, value in PACE.items()}
+    environment = {f"INTERLOCK_{name.upper()}": str(value) for name, value in LIMITS.items()}
     options = ("--queues", QUEUE, "--prefetch-multiplier", "20", "--without-gossip", "--without-mingle")
     deployment.worker("many", args=options, INTERLOCK_LEASE_S="30", **plan.environment(), **environment)
 
@@ -130,6 +130,6 @@ def test_ten_thousand_steps_due_at_once_are_sent_in_batches_at_the_pace_and_all_
     assert sending.too_fast() == []
     sent = sending.samples[-1][1]
     assert sent >= DUE
-    # Nobody's message has a transaction of its own; a batch that the pace cuts off is a smaller one.
+    # Nobody's message has a transaction of its own; a batch that the rate limit cuts off is a smaller one.
     assert plan.hits("redispatch.commit") <= 2 * sent / BATCH
     fault_report(fault="F32", injected=f"{DUE:,} messages due when the broker is back", recovery_s=took_s)

@@ -229,8 +229,8 @@ def test_a_delayed_start_that_is_refused_is_put_off(
     closed.add("*")
     assert sweeper.sweep().runs_started == 0
     assert (rows.run(run_id).status, rows.path(run_id)) == ("draft", ["draft"])
-    put_off = rows.run(run_id).start_at - datetime.now(UTC)
-    assert timedelta(seconds=20) < put_off <= timedelta(seconds=30)  # redispatch_s
+    postponed = rows.run(run_id).start_at - datetime.now(UTC)
+    assert timedelta(seconds=20) < postponed <= timedelta(seconds=30)  # redispatch_s
     asked.clear()
     assert sweeper.sweep().runs_started == 0
     assert asked == []

@@ -168,7 +168,7 @@ def test_a_run_whose_history_refuses_rows_stops_nobody_else(
     sweeper.sweep()
     assert rows.step(healthy, "a").losses == 1
     rows.set_run(poisoned, seq=seq)
-    assert not sweeper.sweep(), "it is put off"
+    assert not sweeper.sweep(), "it is backed off"
     assert Sweeper(unchecked_database, Settings()).sweep().lost == 1
     controller.cancel_workflow(poisoned)
 
@@ -206,7 +206,7 @@ class Time:
 def test_a_whole_batch_of_runs_in_trouble_does_not_hide_those_behind_it(
     controller: WorkflowController, worker: WorkerDouble, rows: Rows, unchecked_database: Database
 ) -> None:
-    """They are first again at every sweep; so they are put off, for longer each time, and tried again."""
+    """They are first again at every sweep; so they are backed off, for longer each time, and tried again."""
     clock = Time()
     sweeper = Sweeper(unchecked_database, Settings(), clock=clock)
     runs = [controller.enqueue_workflow(steps("a"), task_description="Be lost.") for _ in range(5)]
