@@ -1,4 +1,4 @@
-"""From the shared options to a client: given addresses, else the app's configuration, else a running `interlock dev`."""
+"""Opens a client as the shared options say: given addresses, else the app's configuration, else a running `interlock dev`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong around a command, and how it is said: one line on stderr, an exit code, no traceback."""
+"""Turns errors of a command into what people see: one line on stderr, an exit code, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command can be told (app, addresses, session, actor, output) and the command class that brings it along.
+"""The options of every command (app, addresses, session, actor, output) and the command class that brings it along.
 
 An option may stand before or after the verb; after it wins. The same commands serve `interlock` and `celery workflow`,
 where Celery has loaded the app already.

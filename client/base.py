@@ -1,4 +1,4 @@
-"""What every client has: whose runs, who acts, and the way to a database or to the control queue.
+"""The base of clients: their session, their actor, and the way to a database or to the control queue.
 
 With a database, a command is carried out here, in one transaction. Without one it travels over the control queue to a worker's
 engine. Both ways it is the same `Command`, handled by the same handler, so a `request_id` means the same.

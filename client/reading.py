@@ -1,4 +1,4 @@
-"""The questions of the client: what a run is, why it does not move, what it has returned, and what has happened to it."""
+"""The reading methods of the client: status, lists, explanations, results and history."""
 
 from __future__ import annotations
 

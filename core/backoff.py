@@ -1,4 +1,4 @@
-"""How long to wait before what failed is tried again: pauses that double up to a limit."""
+"""Exponential back-off: pauses that double up to a limit."""
 
 from __future__ import annotations
 

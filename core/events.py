@@ -1,4 +1,4 @@
-"""What a transaction has caused, as records for after its commit, and the emitter that in-process listeners use.
+"""The effects of a transaction, as records for delivery after its commit, and the emitter of in-process listeners.
 
 Nothing here knows Redis or Celery: `signals` turns these records into messages.
 """

@@ -1,4 +1,4 @@
-"""What differs between the tables that are there and those of the models.
+"""Compares the tables that are there with those of the models.
 
 Alembic compares tables, columns, types, defaults, keys and indexes. It cannot see the expression of a generated column,
 the condition of a partial index, or triggers: those are compared here. Storage options are an operator's to tune, and

@@ -1,4 +1,4 @@
-"""What kind of pool a worker has."""
+"""Tells the kinds of worker pools apart: does it fork children, and do bodies block MAIN?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as it goes on: a table that stays in place on a terminal, a line per change in a pipe, JSON lines for programs."""
+"""Shows a run while it goes on: a table that stays in place on a terminal, a line per change in a pipe, JSON lines for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that look: `status`, `list`, `history`, `result`, `explain`. `watch` is in `following`, with the live screen."""
+"""The commands that read: `status`, `list`, `history`, `result`, `explain`. `watch` is in `following`, with the live screen."""
 
 from __future__ import annotations
 

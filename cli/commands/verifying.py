@@ -1,4 +1,4 @@
-"""`verify`: is the record sound? Findings as they are found, one a line, then what was looked at."""
+"""`verify`: checks the history and the rows. Prints findings as they are found, one a line, then what was looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that must not outlive this one, and what they print."""
+"""Starts processes that end with this one, and passes on what they print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an embedded server tells its worker, by the environment, and what the worker answers, by a line of its output."""
+"""The handshake of an embedded server and its worker: variables of the environment, and a line of the worker's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything on one machine with nothing installed: SQLite, a Redis and a worker, for as long as it is wanted.
+"""The embedded server: SQLite, a Redis and a worker on one machine, started and stopped together.
 
 `interlock dev`, `interlock run`, the demo and tests share it. Production is PostgreSQL, a broker and `celery worker`.
 """

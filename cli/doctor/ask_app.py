@@ -1,4 +1,4 @@
-"""What a Celery app tells of itself: its settings, whether Interlock is in it, and where it sends tasks."""
+"""Asks a Celery app: its settings, whether Interlock is in it, and where it sends tasks."""
 
 from __future__ import annotations
 

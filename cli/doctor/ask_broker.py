@@ -1,4 +1,4 @@
-"""What the broker tells: its queues and who consumes them, how its Redis is set, and whether an engine answers through it."""
+"""Asks the broker: its queues and who consumes them, how its Redis is set, and whether an engine answers through it."""
 
 from __future__ import annotations
 

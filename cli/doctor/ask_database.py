@@ -1,4 +1,4 @@
-"""What the database tells: whether it can be used, how its server is set, what is to be done."""
+"""Asks the database: whether it can be used, how its server is set, what is to be done."""
 
 from __future__ import annotations
 

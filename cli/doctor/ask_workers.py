@@ -1,4 +1,4 @@
-"""What the workers tell by remote control. Each question waits its whole time, since nobody knows how many will answer.
+"""Asks the workers by remote control. Each question waits its whole time, since nobody knows how many will answer.
 
 A worker whose `solo` pool is busy, or whose remote control is off, does not answer: silence is no proof of absence.
 """

@@ -1,4 +1,4 @@
-"""What is known of a deployment when the checks look at it. A part that did not answer is there as `Away`, with the reason."""
+"""The facts about a deployment that checks look at. A part that did not answer is there as `Away`, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check can say: that all is well, that something may lose work, or that it cannot tell."""
+"""The findings of checks: that all is well, that something may lose work, or that it cannot tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the shared options to `Facts`: whom to ask, all at once, each within its time."""
+"""Gathers `Facts` as the shared options say: asks all parts at once, each within its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as its events tell it: each step's state, attempt and times. No I/O; `following` draws it."""
+"""Collects a run's events: each step's state, attempt and times. No I/O; `following` draws it."""
 
 from __future__ import annotations
 

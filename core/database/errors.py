@@ -1,4 +1,4 @@
-"""What an error of the database says: was anything written, and may the same call succeed later?"""
+"""Classifies errors of the database: was anything written, and may the same call succeed later?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls and transactions that are made again after an error that may pass."""
+"""Retries calls and transactions after transient errors of the database."""
 
 from __future__ import annotations
 

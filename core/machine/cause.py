@@ -1,4 +1,4 @@
-"""Who makes a transition and why: what a history row says besides the edge."""
+"""The cause of a transition: who makes it and why, as the history row says."""
 
 from __future__ import annotations
 

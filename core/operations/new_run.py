@@ -1,4 +1,4 @@
-"""Making one run, inside a unit of work: its row, its plan, and its start.
+"""Makes one run inside a unit of work: its row, its plan, and its start.
 
 Used by whoever makes or starts a run under a lock of its own: the controller, a rerun, and the sweeper for runs with a start time.
 """

@@ -1,4 +1,4 @@
-"""A new run of a workflow that ended badly, which reuses what its predecessor had completed."""
+"""Makes a new run of a workflow that ended badly, which reuses the results of the steps that had completed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Docstrings of a model's fields as descriptions in its JSON Schema.
+"""Puts the docstrings of a model's fields into its JSON Schema, as descriptions.
 
 pydantic's `use_attribute_docstrings` would read and parse the source of every model whenever it is imported; the descriptions
 are needed only where a schema or a document is made.

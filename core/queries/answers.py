@@ -1,4 +1,4 @@
-"""What people ask about runs, one function per question: a run that the session does not have is an error.
+"""Answers questions about runs, one function each; a run that the session does not have is an error.
 
 Each takes `session_id`, and `run_id` where the question is about a run, and only reads.
 """

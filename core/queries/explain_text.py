@@ -1,4 +1,7 @@
-"""The sentences of `explain`: each says what is the case, since when and by whom, and ends with the command to type, if any."""
+"""The sentences of `explain`: what is the case, since when and by whom, and the command to type, if any.
+
+Over 400 lines, because it is one table of sentences.
+"""
 
 from __future__ import annotations
 

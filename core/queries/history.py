@@ -1,4 +1,4 @@
-"""Reading `state_history`: what happened to one workflow, and where the workflows of a session stand.
+"""Reads `state_history`: what happened to one workflow, and where the workflows of a session stand.
 
 Only reading. `seq` is the cursor within one workflow; the history's id never is one, because ids are given before the
 commit and so do not follow the order of commits across workflows.

@@ -1,4 +1,4 @@
-"""Requests for approval whose deadline has passed without a decision."""
+"""Decides requests for approval whose deadline has passed, as the plan says."""
 
 from __future__ import annotations
 

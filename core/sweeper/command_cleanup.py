@@ -1,4 +1,4 @@
-"""Outcomes of control commands that nobody will repeat any more."""
+"""Deletes outcomes of control commands that are too old to be asked for again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failed steps whose next attempt is due."""
+"""Starts the next attempt of failed steps whose retry is due."""
 
 from __future__ import annotations
 

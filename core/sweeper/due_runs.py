@@ -1,4 +1,4 @@
-"""Runs whose start time has come, and runs whose deadline has passed."""
+"""Starts runs whose start time has come, and ends runs whose deadline has passed."""
 
 from __future__ import annotations
 

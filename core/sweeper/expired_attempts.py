@@ -1,4 +1,4 @@
-"""Held attempts whose lease has ended, because their worker is lost, or which run over their time limit."""
+"""Ends held attempts whose lease has expired, because their worker is lost, or which run over their time limit."""
 
 from __future__ import annotations
 

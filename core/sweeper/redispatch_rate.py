@@ -1,6 +1,6 @@
-"""How many messages may be sent again now: one allowance, on which the sweepers of all workers draw.
+"""Limits how many messages are sent again: one allowance in the database, shared by the sweepers of all workers.
 
-It is kept as the time up to which everything that was sent again is paid for, by the database's clock.
+Stored as the time, by the database's clock, up to which the allowance is used up.
 """
 
 from __future__ import annotations

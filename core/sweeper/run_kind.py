@@ -1,4 +1,4 @@
-"""What the kinds of due work have in common that belong to a run: found without a lock, done under the run's lock.
+"""The base of due work that belongs to a run: it is found without a lock, and done under the run's lock.
 
 Between the two anything may have happened, so `RunKind.act` checks again what `RunKind.due` found.
 """

@@ -1,4 +1,4 @@
-"""`verify` checks every run, one after the other, and then what only the whole database shows."""
+"""Checks a database: every run, one after the other, and then what only all rows together show."""
 
 from __future__ import annotations
 
