@@ -25,7 +25,7 @@ WORKFLOW_MEANINGS: Final[Mapping[WorkflowState, str]] = MappingProxyType(
         "code, a Celery task too, that makes its plan. `enqueue` passes through on its way, in one transaction.",
         _W.EXECUTING: "Steps are dispatched, claimed and settled. Only now may a worker claim one.",
         _W.PAUSED: "No step starts. What still runs is told to stop, or is let finish, by the mode of the pause; a "
-        "result that comes all the same is kept for the resume. Retries wait, and the deadline stands still.",
+        "result that comes all the same is stored for the resume. Retries wait, and the deadline stands still.",
         _W.WAITING_APPROVAL: "A step waits for a person's decision, and nothing else can move: no step runs, is due, or "
         "was paused by a person.",
         _W.COMPLETED: "Every step is settled, and no failure counts against the run.",

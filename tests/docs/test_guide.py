@@ -17,7 +17,7 @@ from . import guide_page
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.integration, pytest.mark.timeout(300)]
 
 GUIDE = ROOT / "docs" / "guide"
 INDEX = GUIDE / "README.md"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     StartWorker = Callable[..., CeleryWorker]
 
 # Other settings than the app that is named, and a clock that is five minutes ahead where Celery reads it for its events.
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.integration]
 
 WORSE = """
 import time
