@@ -13,7 +13,7 @@ from benchmarks.targets import CANVAS, OURS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.integration, pytest.mark.timeout(900)]
 
 SQLITE = "Interlock, SQLite"
 

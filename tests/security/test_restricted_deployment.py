@@ -33,6 +33,7 @@ KEYS = {"red": RED, "blue": BLUE}
 _binary = redis_with_selectors()
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.integration,
     pytest.mark.timeout(300),
     pytest.mark.skipif(_binary is None, reason="needs a redis-server of version 7 or later on PATH, for rules per key"),
 ]
