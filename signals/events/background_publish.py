@@ -2,6 +2,7 @@
 
 A write to Redis between two steps costs the next body a tenth of a millisecond or more. A few milliseconds later, while the process
 waits for its database, it costs nobody anything, and is one write for several steps.
+At chains of 100 that are run through it gives 7 to 11 % more steps per second (docs/step-cost.md).
 """
 
 from __future__ import annotations
