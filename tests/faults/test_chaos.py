@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.schedule import Kind
 from tests.servers import ROOT
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(600)]
 
 _AT_MOST_S = 570  # a busy machine needs a multiple of the minute
 _OPTIONS = ("--seed", "suite", "--minutes", "1", "--workflows", "60", "--every", "4")

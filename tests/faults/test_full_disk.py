@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import FaultReport
     from tests.servers import RedisServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.integration]
 
 _MEGABYTE: Final = 1024 * 1024
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.worker.deployment import Deployment
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(900)]
 
 STEPS, WARM_UP = 3_000, 1_000
 KB_PER_1000_STEPS = 2_000

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.servers import PostgresDatabases
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.timeout(900)]
 
 FEW, MANY = 10_000, 1_000_000
 GROWTH_MIB = 16

@@ -28,6 +28,7 @@ def test_each_target_has_seeds_and_words() -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.integration
 def test_a_short_search_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="pip install --group fuzz")
     done = subprocess.run(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.servers import PostgresDatabases
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.integration]
 
 APP = "tests.worker.secrets_app"
 NAMES = ("database", "redis", "key", "argument", "keyword", "input", "result", "comment")
