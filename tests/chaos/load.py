@@ -30,7 +30,7 @@ def may_pass(error: Exception) -> bool:
 
 
 class Producer(threading.Thread):
-    """Enqueues at an even pace.
+    """Enqueues at a constant rate.
 
     Args:
         plans: What.
