@@ -135,9 +135,16 @@ class CeleryWorker:
         Raises:
             TimeoutError: it did not end in time; it and its children are killed then.
         """
-        if not self.running:
-            return self._started.wait()
-        self._started.send_signal(signal.SIGTERM)
+        self.ask_to_end()
+        return self.wait_for_end(timeout_s)
+
+    def ask_to_end(self) -> None:
+        """Ask for a warm shutdown, unless it has ended; once, since Celery takes a second time for haste."""
+        if self.running:
+            self._started.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self, timeout_s: float = WARM_SHUTDOWN_S) -> int:
+        """Wait for the shutdown that was asked for; returns and raises as `terminate` does."""
         try:
             return self._started.wait(timeout_s)
         except subprocess.TimeoutExpired as error:

@@ -28,7 +28,7 @@ DONE = ("completed", "skipped", "cancelled")
 
 def faults(database: Database) -> list[str]:
     """Everything that is wrong in the database, in words; empty when it is sound."""
-    with database.reading() as connection:
+    with database.snapshot() as connection:  # workers may be at it
         runs = connection.execute(select(WorkflowRun.__table__)).all()
         steps = _by(connection.execute(select(WorkflowStep.__table__)).all(), "run_id")
         history = _by(connection.execute(select(StateHistory.__table__)).all(), "workflow_id")

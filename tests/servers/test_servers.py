@@ -102,7 +102,7 @@ def test_a_database_can_be_copied_from_a_template(postgres_server: PostgresServe
     databases.drop("template_source")
 
 
-def test_a_worker_is_ready_runs_a_task_and_shuts_down_warmly(
+def test_a_worker_is_ready_runs_a_task_shuts_down_warmly_and_can_start_again(
     sample_worker: CeleryWorker, tmp_path: Path, broker_url: str
 ) -> None:
     from celery import Celery  # noqa: PLC0415 - the other tests here need no Celery
@@ -113,6 +113,8 @@ def test_a_worker_is_ready_runs_a_task_and_shuts_down_warmly(
         app.send_task("touch", [str(done)], ignore_result=True)
         wait_until(done.exists, 10, "the task ran")
     assert sample_worker.returncode == 0
+    with sample_worker:
+        assert sample_worker.output.count(f"{sample_worker.node} ready.") == 2
 
 
 def test_a_killed_worker_leaves_no_process(sample_worker: CeleryWorker) -> None:
@@ -121,13 +123,6 @@ def test_a_killed_worker_leaves_no_process(sample_worker: CeleryWorker) -> None:
     sample_worker.kill()
     assert not sample_worker.running
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
-
-
-def test_a_worker_that_starts_again_is_waited_for_again(sample_worker: CeleryWorker) -> None:
-    with sample_worker:
-        pass
-    with sample_worker:
-        assert sample_worker.output.count(f"{sample_worker.node} ready.") == 2
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 APP = "tests.worker.tasks_app"
 DEADLINE_S = 20.0
 
+COMMON_SLOTS = 4
+"""How many bodies the worker that modules share runs at once."""
+
 #: For workers whose claims and graces are not to end by themselves, however busy the machine is.
 CALM = {"INTERLOCK_LEASE_S": "10", "INTERLOCK_CANCEL_GRACE_S": "5"}
 #: For workers of tests that wait for the end of a lease or of a grace.
@@ -93,6 +96,10 @@ class Ledger:
             DEADLINE_S,
             f"{times} times {what!r} in {step_id}; it has {self.of(step_id)}",
         )
+
+    def empty(self) -> None:
+        """Forget all that was noted, and shut every gate."""
+        self._redis.flushdb()
 
     def open_gate(self, name: str) -> None:
         """Let every body pass that waits there or comes later."""
@@ -209,11 +216,22 @@ class Deployment:
         (folder,) = (self.folder / f"{name}-tmp").glob("interlock-*")
         return folder
 
-    def stop_workers(self) -> None:
-        """Shut down warmly whatever still runs."""
-        for worker in self.workers:
-            if worker.running:
-                worker.terminate()
+    def stop_workers(self, but: Sequence[CeleryWorker] = ()) -> None:
+        """Shut down warmly whatever still runs, all at once."""
+        stopping = [worker for worker in self.workers if worker.running and worker not in but]
+        for worker in stopping:
+            worker.ask_to_end()
+        for worker in stopping:
+            worker.wait_for_end()
+
+    @contextmanager
+    def lent(self, folder: Path, worker: CeleryWorker) -> Iterator[Self]:
+        """For a module among several that use it: with an empty ledger and folder, and at the end with `worker` alone."""
+        self.folder = folder
+        self.ledger.empty()
+        self.workers[:] = [worker]
+        yield self
+        self.stop_workers(but=[worker])
 
     def controller(self, session: Session) -> WorkflowController:
         """A controller in a transaction of the caller's."""

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from interlock import Step
 from tests.servers import wait_until
+from tests.worker.deployment import COMMON_SLOTS as SLOTS
 from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 
 if TYPE_CHECKING:
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
     from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
-SLOTS = 4
 
-
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    """Few slots, all of which a test can fill."""
-    return deployment.worker("cancel", concurrency=SLOTS)
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture
@@ -71,13 +70,15 @@ def test_a_cancel_is_obeyed_at_once_while_every_slot_is_busy(deployment: Deploym
     assert deployment.client.status(run_id)["status"] == "cancelled"
 
 
-def test_a_body_that_swallows_the_signal_is_ended_after_the_grace(deployment: Deployment, shut: str) -> None:
+def test_a_body_that_swallows_the_signal_is_ended_after_the_grace(
+    deployment: Deployment, common_worker: CeleryWorker, shut: str
+) -> None:
     run_id = deployment.enqueue(held("a", shut, task="hard_of_hearing"))
     step_id = deployment.begun(run_id)["a"]
     (pid,) = deployment.ledger.pids(step_id)
     deployment.client.cancel(run_id)
     deployment.ledger.wait_for(step_id, "swallowed")
-    wait_until(lambda: pid not in deployment.workers[0].child_pids(), DEADLINE_S, "its process is gone")
+    wait_until(lambda: pid not in common_worker.child_pids(), DEADLINE_S, "its process is gone")
     _, status = deployment.run(Step("a", task_name("add"), (1, 2)))
     assert status == "completed", "the slot was lost with the process"
     assert deployment.ledger.of(step_id) == ["begin", "swallowed"]

@@ -18,16 +18,16 @@ from tests.worker.deployment import BRIEF, DEADLINE_S, engine_pid, gate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
 APP = "tests.worker.author_tasks"
 AGAIN = RetryPolicy(max_attempts=5, initial_delay_s=0.01, jitter=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    return deployment.worker("authors", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture(scope="module")

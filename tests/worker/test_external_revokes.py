@@ -16,7 +16,6 @@ from tests.worker.deployment import BRIEF, BRIEF_LEASE_S, DEADLINE_S, gate, held
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
 pytestmark = pytest.mark.long
@@ -25,9 +24,10 @@ REVOKER = "celery revoke"
 POLICIES = ("cancel", "pause", "redispatch")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    return deployment.worker("revokes", concurrency=3)
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture(scope="module")

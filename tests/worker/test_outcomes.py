@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from tests.worker.deployment import Deployment
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _worker(deployment: Deployment) -> None:
-    deployment.worker("outcomes", concurrency=2, INTERLOCK_MAX_RESULT_BYTES="10000", INTERLOCK_REDISPATCH_S="1")
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 def test_results_are_stored_and_passed_to_dependents(deployment: Deployment) -> None:

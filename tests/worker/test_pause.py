@@ -1,7 +1,8 @@
-"""Pause and resume while bodies really run: twenty at once, in each mode."""
+"""Pause and resume while bodies really run, several at once, in each mode."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -9,22 +10,46 @@ import pytest
 
 from interlock import Client, Step
 from tests.servers import wait_until
-from tests.worker.deployment import BRIEF, BRIEF_LEASE_S, DEADLINE_S, gate, held, task_name
+from tests.worker.deployment import BRIEF, BRIEF_LEASE_S, COMMON_SLOTS, DEADLINE_S, gate, held, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
-RUNNING = [f"r{number}" for number in range(20)]
-WAITING = [f"w{number}" for number in range(50)]
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Steps that fill every slot of the workers of a queue, and steps that wait behind them or for them."""
+
+    queue: str | None
+    slots: int
+
+    @property
+    def running(self) -> list[str]:
+        return [f"r{number}" for number in range(self.slots)]
+
+    @property
+    def waiting(self) -> list[str]:
+        return [f"w{number}" for number in range(2 * self.slots)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    """Twenty slots, so that twenty bodies are really on their stacks."""
-    return deployment.worker("pause", concurrency=20)
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
+
+
+@pytest.fixture(params=[COMMON_SLOTS, pytest.param(20, marks=pytest.mark.long)], ids="{} at once".format)
+def crowd(deployment: Deployment, request: pytest.FixtureRequest) -> Iterator[Crowd]:
+    """As many bodies as really are on their stacks at once."""
+    if request.param == COMMON_SLOTS:
+        yield Crowd(None, COMMON_SLOTS)
+        return
+    queue = f"crowd-{uuid4().hex[:8]}"
+    worker = deployment.worker(queue, concurrency=request.param, args=("--queues", queue))
+    yield Crowd(queue, request.param)
+    worker.terminate()
 
 
 @pytest.fixture
@@ -34,12 +59,14 @@ def shut(deployment: Deployment) -> Iterator[str]:
         yield name
 
 
-def test_no_step_starts_after_a_pause_and_resume_finishes_all(deployment: Deployment, shut: str) -> None:
-    """Twenty steps run, fifty wait in the broker or for others: none of the fifty has begun when the run is resumed."""
-    queued = [Step(key, task_name("echo"), (key,)) for key in WAITING[:40]]
-    dependent = [Step(key, task_name("echo"), (key,), after=RUNNING[:2]) for key in WAITING[40:]]
-    run_id = deployment.enqueue(*(held(key, shut, key) for key in RUNNING), *queued, *dependent)
-    ids = deployment.begun(run_id, RUNNING)
+def test_no_step_starts_after_a_pause_and_resume_finishes_all(deployment: Deployment, crowd: Crowd, shut: str) -> None:
+    """Some steps run, twice as many wait in the broker or for others: none of these has begun when the run is resumed."""
+    running, waiting, slots = crowd.running, crowd.waiting, crowd.slots
+    bodies = [held(key, shut, key, queue=crowd.queue) for key in running]
+    queued = [Step(key, task_name("echo"), (key,), queue=crowd.queue) for key in waiting[:slots]]
+    dependent = [Step(key, task_name("echo"), (key,), after=running[:2], queue=crowd.queue) for key in waiting[slots:]]
+    run_id = deployment.enqueue(*bodies, *queued, *dependent)
+    ids = deployment.begun(run_id, running)
     deployment.client.pause(run_id, reason="lunch", mode="drain")
     echoed = deployment.ledger.count("echo")
     deployment.ledger.open_gate(shut)
@@ -47,22 +74,22 @@ def test_no_step_starts_after_a_pause_and_resume_finishes_all(deployment: Deploy
         deployment.ledger.wait_for(step_id, "end")
     wait_until(lambda: deployment.client.status(run_id)["pause"]["draining"] == 0, DEADLINE_S, "nothing drains")
     # The slots are free now; the queued messages come, and their claims are refused.
-    probe_id, _ = deployment.run(Step("a", task_name("add"), (1, 2)))
+    probe_id, _ = deployment.run(Step("a", task_name("add"), (1, 2), queue=crowd.queue))
     assert deployment.ledger.count("echo") == echoed
     states = {key: row.status for key, row in deployment.steps(run_id).items()}
-    assert {states[key] for key in RUNNING} == {"paused"}
-    assert {states[key] for key in WAITING} == {"pending"}
+    assert {states[key] for key in running} == {"paused"}
+    assert {states[key] for key in waiting} == {"pending"}
     assert deployment.step(probe_id).status == "completed"
 
     deployment.client.resume(run_id)
     assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
     assert all(deployment.ledger.of(step_id) == ["begin", "end"] for step_id in ids.values())
-    assert deployment.client.result(run_id) == {key: key for key in RUNNING[2:] + WAITING}
+    assert deployment.client.result(run_id) == {key: key for key in running[2:] + waiting}
 
 
-def test_interrupt_raises_in_every_body_and_its_cleanup_runs(deployment: Deployment, shut: str) -> None:
-    run_id = deployment.enqueue(*(held(key, shut, key) for key in RUNNING))
-    ids = deployment.begun(run_id, RUNNING)
+def test_interrupt_raises_in_every_body_and_its_cleanup_runs(deployment: Deployment, crowd: Crowd, shut: str) -> None:
+    run_id = deployment.enqueue(*(held(key, shut, key, queue=crowd.queue) for key in crowd.running))
+    ids = deployment.begun(run_id, crowd.running)
     deployment.client.pause(run_id)
     for step_id in ids.values():
         deployment.ledger.wait_for(step_id, "stopped by StepInterrupted")
@@ -143,8 +170,8 @@ def test_a_step_resumed_while_its_old_body_drains_is_not_started_beside_it(deplo
 
 
 def test_terminate_ends_the_processes_and_resume_starts_at_once(deployment: Deployment, shut: str) -> None:
-    run_id = deployment.enqueue(*(held(key, shut, task="hard_of_hearing") for key in RUNNING[:3]))
-    ids = deployment.begun(run_id, RUNNING[:3])
+    run_id = deployment.enqueue(*(held(key, shut, task="hard_of_hearing") for key in "abc"))
+    ids = deployment.begun(run_id, "abc")
     deployment.client.pause(run_id, mode="terminate")
     wait_until(lambda: deployment.client.status(run_id)["pause"]["draining"] == 0, DEADLINE_S, "the processes ended")
     deployment.ledger.open_gate(shut)

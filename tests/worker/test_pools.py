@@ -49,6 +49,14 @@ def test_steps_run_and_the_engine_works(deployment: Deployment, pool: str) -> No
     assert deployment.workers[-1].log.stem == pool
 
 
+def test_a_chain_is_not_run_through(deployment: Deployment, pool: str) -> None:
+    """Its bodies run in MAIN or its threads, not in a process of their own: each step has a message."""
+    steps = [Step("a", task_name("echo"), (pool,)), Step("b", task_name("echo"), (pool,), after="a")]
+    run_id = deployment.client.enqueue(Workflow("chain", "Show that it works.", steps, run_through=True))
+    assert deployment.client.wait(run_id, timeout_s=DEADLINE_S) == "completed"
+    assert not any((row.meta or {}).get("carrier") for row in deployment.history(run_id))
+
+
 def test_a_body_longer_than_the_lease_is_not_declared_lost(deployment: Deployment, pool: str) -> None:
     """In the solo pool the body runs in MAIN, which cannot say meanwhile that it is alive."""
     with gate(deployment, uuid4().hex) as shut:

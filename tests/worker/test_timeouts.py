@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
 pytestmark = pytest.mark.long
@@ -25,9 +24,10 @@ APP = "tests.worker.author_tasks"
 AGAIN = RetryPolicy(max_attempts=3, initial_delay_s=0.01, jitter=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    return deployment.worker("timeouts", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture

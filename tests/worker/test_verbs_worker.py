@@ -15,7 +15,6 @@ from tests.worker.doors import DOORS, ClientDoor, CommandLine, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
 pytestmark = pytest.mark.long
@@ -25,9 +24,10 @@ Door: TypeAlias = ClientDoor | CommandLine
 APP = "tests.worker.author_tasks"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    return deployment.worker("verbs", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture(params=DOORS)

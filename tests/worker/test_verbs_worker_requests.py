@@ -15,7 +15,6 @@ from tests.worker.deployment import DEADLINE_S, gate, held, task_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.celery_worker import CeleryWorker
     from tests.worker.deployment import Deployment
 
 pytestmark = pytest.mark.long
@@ -23,9 +22,10 @@ pytestmark = pytest.mark.long
 APP = "tests.worker.author_tasks"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker(deployment: Deployment) -> CeleryWorker:
-    return deployment.worker("requests", concurrency=3, app=APP, INTERLOCK_APP=f"{APP}:app")
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture(params=["database", "queue"])

@@ -361,13 +361,9 @@ def test_after_its_time_the_next_step_has_a_message_of_its_own(deployment: Deplo
     assert _carried(deployment, run_id) == ["s1", "s3"]
 
 
-@pytest.mark.parametrize("arguments", [("--time-limit", "60"), ("--pool", "solo"), ("--pool", "threads")])
-def test_a_worker_whose_main_would_be_in_the_way_sends_messages(
-    deployment: Deployment, arguments: tuple[str, str]
-) -> None:
-    name = f"w{uuid4().hex[:8]}"
-    worker = deployment.worker(name, app=APP, args=("--queues", name, *arguments), concurrency=1)
-    run_id, status = _run(deployment, *_chain(("echo",), ("echo",), queue=name))
+def test_a_worker_that_limits_the_time_of_its_messages_sends_one_for_each_step(deployment: Deployment) -> None:
+    """MAIN would count the time of all of them against the first; for other pools see tests/worker/test_pools.py."""
+    deployment.worker("limited", app=APP, args=("--queues", "limited", "--time-limit", "60"), concurrency=1)
+    run_id, status = _run(deployment, *_chain(("echo",), ("echo",), queue="limited"))
     assert status == "completed"
     assert _carried(deployment, run_id) == []
-    worker.terminate()

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from tests.worker.deployment import Deployment
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _worker(deployment: Deployment) -> None:
-    deployment.worker("kinds", concurrency=2)
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 KINDS = [

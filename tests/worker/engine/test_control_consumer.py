@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from tests.worker.raw_link import RawLink
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _worker(deployment: Deployment) -> None:
-    deployment.worker("control", concurrency=2)
+@pytest.fixture(scope="module")
+def deployment(common_deployment: Deployment) -> Deployment:
+    """Shared with other modules, its worker too."""
+    return common_deployment
 
 
 @pytest.fixture

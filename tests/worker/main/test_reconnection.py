@@ -45,7 +45,7 @@ def test_a_body_that_outlives_the_brokers_outage_is_not_run_again(deployment: De
     worker.terminate()
 
 
-@pytest.mark.parametrize("copies", ["true", "false"])
+@pytest.mark.parametrize("copies", [pytest.param("true", marks=pytest.mark.long), "false"])
 def test_a_worker_that_has_taken_more_than_it_runs_survives_the_loss_of_the_broker(
     deployment: Deployment, copies: str
 ) -> None:
