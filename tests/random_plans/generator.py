@@ -41,6 +41,7 @@ _KINDS: Final = {
     "odd": 1.5,
     "naive": 0.5,  # Celery's own retries, at a time without a zone
 }
+_MODES: Final = {"interrupt": 50, "drain": 30, "terminate": 20}
 _ODD: Final = {"nul": 3, "declined": 3, "mute": 2, "garbled": 2, "unaskable": 2, "exit": 1}  # what is hard to report
 
 
@@ -218,18 +219,16 @@ class _Draw:
             if step.gate is not None or any(fate.startswith("ask") for fate in step.fates or ()):
                 yield from self._decisions(step)
         for key in self._bodies():
-            if key.partition(".")[0] in self._failing and self._chance(0.5):
-                verb = self._any({"retry": 60, "settle": 40})
-                yield self._act(verb, (key, "failed"), key)
+            if key.partition(".")[0] in self._failing and self._chance(0.35):
+                yield self._act(self._any({"retry": 60, "settle": 40}), (key, "failed"), key)
         if self._chance(0.3):
             yield from self._pause(None)
         if self._bodies() and self._chance(0.12):
             yield from self._pause(self._dice.choice(self._bodies()))
         if self._chance(0.07):
             yield self._act("cancel", self._event(), None)
-        for state in ("failed", "cancelled"):
-            if self._chance(0.35):
-                yield self._act("rerun", (None, state), None)
+        yield from (self._act("rerun", (None, end), None) for end in ("failed", "cancelled") if self._chance(0.35))
+        yield from (self._whim() for _ in range(self._any({0: 88, 6: 6, 12: 6})))
 
     def _decisions(self, step: StepPlan) -> Iterator[Act]:
         """One person, or two at once, at once or when nothing else can move; nobody at times."""
@@ -240,11 +239,19 @@ class _Draw:
 
     def _pause(self, key: str | None) -> Iterator[Act]:
         """A pause of the run or a step, most often with somebody who resumes it; all three modes."""
-        mode = self._any({"interrupt": 50, "drain": 30, "terminate": 20})
+        mode = self._any(_MODES)
         when = self._event() if key is None else (key, "running")
         yield replace(self._act("pause", when, key), mode=mode)
         if self._chance(0.7):
             yield self._act("resume", (key, "paused"), key)
+
+    def _whim(self) -> Act:
+        """Anything, at any step, at any time: most of it is refused."""
+        verb: Any = self._any(dict.fromkeys(("pause", "resume", "approve", "reject", "retry", "settle"), 1))
+        keys = [step.key for step in self._steps] + self._bodies()
+        alone = verb in ("pause", "resume") and self._chance(0.6)
+        act = self._act(verb, self._event(), None if alone else self._dice.choice(keys))
+        return replace(act, mode=self._any(_MODES)) if verb == "pause" else act
 
     def _event(self) -> tuple[str | None, str]:
         step = self._dice.choice(self._steps)

@@ -232,6 +232,8 @@ class _Judgement:
         allowed, why, _ = self._ends(possible, item.key)
         if self._case.accepted("settle", key=item.key):
             allowed.add("completed")
+        if self._cut and self._case.accepted("retry", key=item.key):
+            allowed.add("cancelled")
         if item.status not in allowed:
             yield f"{item.key}: is {item.status}, must be {_either(allowed)}: {why}"
 
@@ -390,12 +392,14 @@ def _rejected(case: Case) -> bool:
 def _refusals(case: Case) -> Iterator[str]:
     """What people may do with a failed step as long as its run lives is not refused for the state of the run."""
     for said in case.said:
-        step = said.act.step or ""
-        lives = case.ended_at is None or said.answered_at < case.ended_at
-        by_state = said.refusal is not None and said.refusal.startswith("CommandRefused")
+        fact = case.steps.get(said.act.step or "")
         # Of an item whose list is joined already it may be refused.
-        if said.act.verb in ("retry", "settle") and by_state and lives and "." not in step:
-            yield f"{said.by} was not to {said.act.verb} {step}, although the run lived: {said.refusal}"
+        if said.act.verb not in ("retry", "settle") or fact is None or "." in fact.key or fact.status != "failed":
+            continue
+        lives = case.ended_at is None or said.answered_at < case.ended_at
+        had_failed = all((body.ended_at or said.asked_at) < said.asked_at for body in case.bodies.get(fact.key, ()))
+        if (said.refusal or "").startswith("CommandRefused") and lives and had_failed:
+            yield f"{said.by} was not to {said.act.verb} {fact.key}, although the run lived: {said.refusal}"
 
 
 def _pauses(case: Case) -> Iterator[str]:

@@ -94,6 +94,15 @@ SOUND: dict[str, Case] = {
         step("a", fates=("outlast 5",), timeout_s=1.0, max_attempts=2),
         bodies=(body("a", 0, "SoftTimeLimitExceeded", fate="outlast"), body("a", 1)),
     ),
+    "an item that somebody tries again as the run ends": run(
+        step("a", fates=None, items=(FAILING,), on_failure="continue"),
+        step("b", "a", fates=FAILING),
+        status="failed",
+        ends={"a.0": "cancelled", "b": "failed"},
+        bodies=(body("a.0", how="Wrong"), body("b", how="Wrong", given={"a": [None]})),
+        said=(asked("retry", "a.0"),),
+        results={"a": [None]},
+    ),
     "somebody cancels": run(
         step("a"),
         step("b", "a"),
@@ -247,7 +256,12 @@ WRONG: dict[str, tuple[Case, str]] = {
         "a: body 1 ran although the step was completed",
     ),
     "a retry that was refused while the run lived": (
-        run(step("a"), bodies=(body("a"),), said=(asked("retry", "a", refusal="CommandRefused: waiting"),)),
+        run(
+            step("a", fates=FAILING, on_failure="continue"),
+            ends={"a": "failed"},
+            bodies=(body("a", how="Wrong"),),
+            said=(asked("retry", "a", refusal="CommandRefused: waiting"),),
+        ),
         "ann was not to retry a, although the run lived",
     ),
     "an answer that is no answer": (
