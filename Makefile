@@ -11,12 +11,13 @@ KEEP := INTERLOCK_FAULT_RESULTS=$(CURDIR)/$(RESULTS)
 unexport PYTHONDONTWRITEBYTECODE
 # Tests wait for servers: one process more than there are cores keeps the cores busy.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS ?= constraints/dev.txt
 PIP_INSTALL = $(PIP) install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-unit test-long servers-stop faults model random-plans chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
+.PHONY: help install demo check test test-unit test-long test-rabbitmq flaky servers-stop faults model random-plans chaos soak reliability fuzz coverage lint format docs bench bench-quick bench-peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,21 +30,27 @@ demo: $(VENV)/.installed-demo ## Run the example workflow: its own Redis, SQLite
 check: lint test-unit ## Run what is quick enough to run after every change: lint and the tests that need no server
 
 test: $(VENV)/.installed-dev ## Run the tests (they start their own servers on private ports)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	@$(PYTEST)
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no server and no process beside their own
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m 'not integration and not long and not faults'
+	@$(PYTEST) -m 'not integration and not long and not faults'
 
 servers-stop: $(VENV)/.installed-dev ## Stop the PostgreSQL server that tests leave running for the next run (it stops after an idle hour)
 	@$(BIN)/python -m tests.servers stop
 
 test-long: $(VENV)/.installed-dev ## Run the longer suites: every verb by every door, the guide, maps of 1,000 items
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m long
+	@$(PYTEST) -m long
+
+test-rabbitmq: $(VENV)/.installed-dev ## Run the tests on the RabbitMQ that INTERLOCK_TEST_AMQP_URL names
+	@$(BIN)/python -m pytest -q $(PYTEST_FLAGS) tests/rabbitmq
+
+flaky: $(VENV)/.installed-dev ## Find out how often a test fails while every core is busy: TEST=… N=50
+	@$(BIN)/python -m pytest -q -m '' --busy --times=$(or $(N),50) '$(TEST)'
 
 faults: export HYPOTHESIS_PROFILE ?= searching
 faults: $(VENV)/.installed-fuzz ## Run the fault suite: crashes, lost answers and outages on real servers, deep searches
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/faults.jsonl
-	@$(KEEP)/faults.jsonl $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m faults
+	@$(KEEP)/faults.jsonl $(PYTEST) -m faults
 
 model: $(VENV)/.installed-dev ## Search every state that small runs can reach, and print how many there are
 	@$(BIN)/python -m tests.model
@@ -70,7 +77,7 @@ reliability: $(VENV)/.installed-dev ## Write into docs/reliability.md what make 
 	@$(BIN)/python -m docs.generate
 
 coverage: $(VENV)/.installed-dev ## Run the tests with coverage, subprocesses included
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m '' --cov --cov-report=term
+	@$(PYTEST) -m '' --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev ## Check style, format, types and the direction of imports
 	@$(BIN)/ruff check .

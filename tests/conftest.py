@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 import redis
 
-from tests import templates
+from tests import flaky, templates
 from tests.distribution import Distribution
 from tests.servers import PostgresDatabases, PostgresServer, RedisServer, SharedPostgres, name_of
 from tests.unit_tests import UnitTests
@@ -34,6 +34,11 @@ _BROKER_DATABASE_OFFSET = 1
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("searching", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Have the options of continuous integration."""
+    pluginmanager.register(flaky)
 
 
 def pytest_configure(config: pytest.Config) -> None:
