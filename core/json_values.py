@@ -130,7 +130,7 @@ class _Copier:
         if len(path) >= self.max_depth:
             return self._refuse(path, f"nested more than {self.max_depth} deep")
         if isinstance(value, dict):
-            return {self._key(key, path): self.copy(inner, (*path, str(key))) for key, inner in value.items()}
+            return {(text := self._key(key, path)): self.copy(inner, (*path, text)) for key, inner in value.items()}
         return [self.copy(inner, (*path, index)) for index, inner in enumerate(value)]
 
     def _key(self, key: object, path: JsonPath) -> str:
@@ -140,21 +140,25 @@ class _Copier:
         self._refuse(path, f"a key is {type(key).__name__}, not a string: quote it")
         return str(key)
 
+    # Of a subclass (an enumeration's member) `json.dumps` writes what the base type holds, whatever its own methods say.
+
     def _text(self, value: str, path: JsonPath) -> str:
         if "\0" in value:
             self._refuse(path, "text with a NUL character cannot be stored")
         elif not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
             self._refuse(path, "text with a lone surrogate cannot be stored")
-        return str(value)
+        return str.__str__(value)
 
     def _number(self, value: float, path: JsonPath) -> Json:
         if isinstance(value, int):
-            if value.bit_length() > _MAX_INT_BITS:
+            number = int.__int__(value)
+            if number.bit_length() > _MAX_INT_BITS:
                 return self._refuse(path, f"an integer of over {_MAX_INT_BITS} bits: pass a string")
-            return int(value)
-        if not math.isfinite(value):
-            return self._refuse(path, f"{value} is no JSON number")
-        return float(value)
+            return number
+        fraction = float.__float__(value)
+        if not math.isfinite(fraction):
+            return self._refuse(path, f"{fraction} is no JSON number")
+        return fraction
 
     def _refuse(self, path: JsonPath, message: str) -> None:
         self.problems.append((path, message))

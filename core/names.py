@@ -18,18 +18,18 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
 def check_name(field: str, value: object) -> str:
-    """Return `value` if it is a name.
+    """Return `value` as plain text if it is a name.
 
     Raises:
         InvalidName: It is not a string of 1 to 200 characters of `[A-Za-z0-9_.-]`.
     """
     if isinstance(value, str) and _NAME.fullmatch(value):
-        return value
+        return str.__str__(value)
     raise InvalidName(field, value)
 
 
 def check_text(field: str, value: object, limit: int) -> str:
-    """Return `value` if it is a text that every database stores as it is.
+    """Return `value` as plain text if it is a text that every database stores as it is.
 
     Raises:
         InvalidText: It is no string, is over `limit` characters, or holds NUL or a lone surrogate.
@@ -40,4 +40,4 @@ def check_text(field: str, value: object, limit: int) -> str:
         raise InvalidText(field, f"{len(value):,} characters, over the limit of {limit:,}")
     if storable_text(value) != value:
         raise InvalidText(field, "holds NUL or a lone surrogate, which cannot be stored")
-    return value
+    return str.__str__(value)

@@ -42,11 +42,11 @@ class Cause:
             InvalidText: The actor or the reason cannot be stored.
             NotJson: `meta` is not JSON.
         """
-        check_text("transitioned_by", actor, _ACTOR_CHARACTERS)
+        actor = check_text("transitioned_by", actor, _ACTOR_CHARACTERS)
         if reason is not None:
-            check_text("reason", reason, _REASON_CHARACTERS)
+            reason = check_text("reason", reason, _REASON_CHARACTERS)
         if meta is not None:
-            checked_json("meta", meta)
+            meta = checked_json("meta", meta)
         return cls(actor, reason, meta, vetoable=True)
 
     def because(self, reason: str | None, meta: dict[str, Any] | None = None) -> Cause:

@@ -141,11 +141,11 @@ class RunCreation(SessionRuns):
             The run's id.
         """
         spec = self._validated(plan)
+        if idempotency_key is not None:
+            idempotency_key = check_name("idempotency_key", idempotency_key)
         new = self._new_run(
             spec, task_description, name, input=input, meta=meta, idempotency_key=idempotency_key, start_at=start_at
         )
-        if idempotency_key is not None:
-            check_name("idempotency_key", idempotency_key)
         if start_at is not None and start_at.tzinfo is None:
             raise InvalidPlan([f"start_at: {start_at.isoformat()} has no time zone"])
         cause = Cause.asked(transitioned_by, "enqueued")
@@ -216,9 +216,9 @@ class RunCreation(SessionRuns):
         if task_description is None and spec is not None:
             task_description = spec.task_description
         if task_description is not None:
-            check_text("task_description", task_description, 100_000)
+            task_description = check_text("task_description", task_description, 100_000)
         if name is not None:
-            check_text("name", name, 200)
+            name = check_text("name", name, 200)
         return NewRun(
             session_id=self.session_id,
             name=name or (spec.name if spec is not None else None),

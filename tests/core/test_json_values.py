@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum, IntEnum
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,55 @@ def test_whatever_is_json_is_accepted_as_it_is(value: Json) -> None:
     assert problems == ()
     assert copy == value
     assert json.loads(json.dumps(copy)) == value
+
+
+class Stage(str, Enum):  # noqa: UP042 - StrEnum's members print as their values, these do not
+    """An enumeration as people write it."""
+
+    DONE = "done"
+
+
+class Level(IntEnum):
+    """Is another number to `int()`."""
+
+    HIGH = 3
+
+    def __int__(self) -> int:
+        return -1
+
+
+class Title(str):
+    """Is another text to `str()`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "shown"
+
+
+class Ratio(float):
+    """Is another number to `float()`, and a text to `repr()`."""
+
+    def __float__(self) -> float:
+        return -1.0
+
+    def __repr__(self) -> str:
+        return "a half"
+
+
+def test_of_a_subclass_of_text_or_number_what_json_writes_is_kept() -> None:
+    """As Celery's messages have it, so that a step gives and gets what a task does."""
+    value = {Stage.DONE: [Stage.DONE, Level.HIGH, Title("kept"), Ratio(0.5)], Title("key"): {"deep": Stage.DONE}}
+    copy, problems = plain_json(value)
+    assert problems == ()
+    assert copy == json.loads(json.dumps(value)) == {"done": ["done", 3, "kept", 0.5], "key": {"deep": "done"}}
+    kinds = {type(part) for part in (*copy, *copy["done"], copy["key"]["deep"])}
+    assert kinds == {str, int, float}
+
+
+def test_a_place_under_such_a_key_is_named_as_it_is_stored() -> None:
+    (_, ((path, message),)) = plain_json({Stage.DONE: Ratio("inf")})
+    assert (path, message) == (("done",), "inf is no JSON number")
 
 
 SECRET = "s3cr3t"  # noqa: S105 - planted, to be looked for

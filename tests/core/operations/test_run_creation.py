@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from interlock.core import (
     WorkflowController,
 )
 from interlock.core.errors import InvalidName, NotJson, PayloadTooLarge
+from interlock.core.json_values import checked_json
 from interlock.core.settings import Settings
 from tests.core.rows import step, steps
 
@@ -126,3 +128,38 @@ def test_a_naive_start_time_is_refused_at_the_door(controller: WorkflowControlle
             start_at=datetime(2030, 1, 1),  # noqa: DTZ001 - that it is naive is the point
         )
     assert rows.count() == (0, 0, 0)
+
+
+class Stage(str, Enum):  # noqa: UP042 - StrEnum's members print as their values, these do not
+    """An enumeration as people write it."""
+
+    DONE = "done"
+
+
+def test_members_of_a_text_enumeration_are_the_texts_that_they_hold(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows
+) -> None:
+    """In keys, arguments, input, meta, the run's own texts and a result, which an expression then finds."""
+    plan = [
+        step(Stage.DONE, args=[Stage.DONE]),
+        step("b", Stage.DONE, when="results.done == 'done' && input == 'done'"),
+    ]
+    given: dict[str, Any] = {"input": Stage.DONE, "meta": {Stage.DONE: Stage.DONE}, "idempotency_key": Stage.DONE}
+    run_id = controller.enqueue_workflow(
+        plan, name=Stage.DONE, task_description=Stage.DONE, transitioned_by=Stage.DONE, **given
+    )
+    worker.run("done", checked_json("result", Stage.DONE))
+    worker.run("b")
+    run = rows.run(run_id)
+    stored = (
+        run.name,
+        run.task_description,
+        run.input,
+        run.meta,
+        run.idempotency_key,
+        rows.step(run_id, "done").result,
+    )
+    assert stored == ("done", "done", "done", {"done": "done"}, "done", "done")
+    assert rows.step(run_id, "done").spec["args"] == ["done"]
+    assert rows.states(run_id) == {"done": "completed", "b": "completed"}
+    assert {row.transitioned_by for row in rows.history(run_id)} >= {"done"}
