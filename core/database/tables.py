@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     column,
     event,
     text,
@@ -34,6 +35,7 @@ from interlock.core.model.states import StepState, WorkflowState
 from .types import Identifier, Json, UtcDateTime, clock, earliest
 
 __all__ = [
+    "TRIGGER_HOLDS_EARLY",
     "ApprovalRequest",
     "Base",
     "ControlCommand",
@@ -218,6 +220,14 @@ class WorkflowStep(Base):
         """Name the step and its state without touching the database."""
         known = self.__dict__
         return f"<WorkflowStep {known.get('key')} {known.get('id')} {known.get('status')}>"
+
+
+#: For statements over steps: the trigger holds though dependencies are open, as `model.readiness` decides it.
+TRIGGER_HOLDS_EARLY = and_(
+    WorkflowStep.open_deps > 0,
+    WorkflowStep.failed_deps > 0,
+    WorkflowStep.spec["trigger"].as_string() == "any_failed",
+)
 
 
 class StepDependency(Base):

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, or_, select
+from sqlalchemy import and_, bindparam, func, or_, select, union_all
 
-from interlock.core.database.tables import WorkflowStep, table_of_model
+from interlock.core.database.tables import TRIGGER_HOLDS_EARLY, StepDependency, WorkflowStep, table_of_model
 from interlock.core.model.states import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import CompoundSelect, Connection, Row, Select
 
     from interlock.core.machine.pending_writes import NewStep
     from interlock.core.machine.run_row import LockedRun
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["ParallelSlots", "ready_rows"]
 
 _steps = table_of_model(WorkflowStep)
+_dependencies = table_of_model(StepDependency)
+_upstream = _steps.alias("upstream")
 
 _HOLDS_A_SLOT = or_(
     and_(
@@ -43,18 +45,25 @@ _HELD = (
     .where(_steps.c.run_id == bindparam("of_run"), _HOLDS_A_SLOT)
     .group_by(_steps.c.parent_id)
 )
-_READY = (
-    select(_steps.c.id, _steps.c.key, _steps.c.parent_id, _steps.c.spec, _steps.c.attempt)
-    .where(
-        _steps.c.run_id == bindparam("of_run"),
-        _steps.c.status == StepState.PENDING.value,
-        _steps.c.attempt == 0,
-        _steps.c.open_deps == 0,
-    )
-    .order_by(_steps.c.position)
-    .limit(bindparam("at_most"))
+_COLUMNS = (_steps.c.id, _steps.c.key, _steps.c.parent_id, _steps.c.spec, _steps.c.attempt, _steps.c.position)
+_UNSTARTED = (
+    _steps.c.run_id == bindparam("of_run"),
+    _steps.c.status == StepState.PENDING.value,
+    _steps.c.attempt == 0,
 )
+_READY = select(*_COLUMNS).where(*_UNSTARTED, _steps.c.open_deps == 0)
 _READY_ITEMS = _READY.where(_steps.c.parent_id == bindparam("of_parent"))
+# `any_failed` holds with the first failure, while others are open. These are found by what has failed, which is little: the index
+# of what is ready has none of them, and what is pending may be thousands.
+_READY_EARLY = select(*_COLUMNS).where(
+    *_UNSTARTED,
+    TRIGGER_HOLDS_EARLY,
+    _steps.c.id.in_(
+        select(_dependencies.c.step_id)
+        .join(_upstream, _upstream.c.id == _dependencies.c.upstream_id)
+        .where(_upstream.c.run_id == bindparam("of_run"), _upstream.c.status == StepState.FAILED.value),
+    ),
+)
 _READ_AHEAD = 100
 
 
@@ -132,7 +141,8 @@ def ready_rows(
         query, parameters["of_parent"] = _READY_ITEMS, parent_id
     if without:
         query = query.where(or_(_steps.c.parent_id.is_(None), _steps.c.parent_id.not_in(without)))
-    return list(connection.execute(query, parameters).all())
+    found: Select[Any] | CompoundSelect[Any] = query if parent_id is not None else union_all(query, _READY_EARLY)
+    return list(connection.execute(found.order_by("position").limit(bindparam("at_most")), parameters).all())
 
 
 def _sibling_limit(row: Row[*tuple[Any, ...]] | NewStep) -> int | None:

@@ -11,9 +11,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, case, func, or_, select, true
+from sqlalchemy import and_, case, false, func, or_, select, true
 
 from interlock.core.database.tables import (
+    TRIGGER_HOLDS_EARLY,
     ApprovalRequest,
     StateHistory,
     StepDependency,
@@ -181,7 +182,7 @@ def _kind(run: Row[Any]) -> ColumnElement[str | None]:
         (and_(status == StepState.RUNNING.value, _steps.c.task_id.is_(None)), "items"),
         (status == StepState.RUNNING.value, "queued"),
         (and_(status == StepState.PENDING.value, _steps.c.attempt > 0), "queued"),
-        (and_(ready, _steps.c.open_deps > 0), "dependencies"),
+        (and_(ready, _steps.c.open_deps > 0, ~func.coalesce(TRIGGER_HOLDS_EARLY, false())), "dependencies"),
         (and_(ready, limited), "parallel_limit"),
         (ready, "ready"),
         else_=None,

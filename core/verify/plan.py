@@ -179,7 +179,9 @@ class Plan:
 
     def _waits_for_steps(self, row: Row[*tuple[Any, ...]]) -> bool:
         if row.status == _PENDING:
-            return row.id in self._waits and self._waits[row.id].open > 0
+            waits = self._waits.get(row.id) or _Waits()
+            counts = DependencyCounts(open=waits.open, unmet=waits.unmet, failed=waits.failed)
+            return readiness(row.trigger or "all_completed", counts) is Readiness.WAIT
         return bool(row.is_mapped and row.id in self._items and self._items[row.id].open > 0)
 
     def _is_full(self, row: Row[*tuple[Any, ...]], keeping: Counter[str | None]) -> bool:

@@ -197,9 +197,9 @@ class _Plan:
 
     def _forgotten(self) -> Iterator[str]:
         for step in self.steps.values():
-            waits_for_steps = any(not _settled(up) for up in self.upstream[step.id]) and (
-                step.status == "pending" or "map" in step.spec
-            )
+            ends = [up.status if _settled(up) else "open" for up in self.upstream[step.id]]
+            holds_early = step.spec.get("trigger") == "any_failed" and "failed" in ends
+            waits_for_steps = "open" in ends and ("map" in step.spec if step.status != "pending" else not holds_early)
             waits_for_people = step.status == "waiting_approval" or step.paused_by is not None
             waits = waits_for_steps or waits_for_people or self._waits_for_a_place(step)
             if not (_settled(step) or waits or step.due_at is not None):

@@ -8,6 +8,7 @@ import pytest
 
 from interlock.core.attempts.outcomes import Failure
 from interlock.core.attempts.step_calls import StepCalls
+from interlock.core.queries.explain import explain
 from tests.core.rows import counted, step, steps
 
 if TYPE_CHECKING:
@@ -337,6 +338,28 @@ def test_of_two_retries_asked_for_while_paused_the_first_has_the_slot_at_the_res
     sweeper.sweep()
     worker.run("b")
     assert rows.run(run_id).status == "completed"
+
+
+def test_of_two_that_follow_a_failure_the_second_takes_the_slot_of_the_first_while_another_is_open(
+    controller: WorkflowController,
+    worker: WorkerDouble,
+    rows: Rows,
+    unchecked_database: Database,
+) -> None:
+    """`any_failed` holds with the first failure: what else they wait for may be open for days."""
+    undoing = [step(key, "a g", trigger="any_failed") for key in ("undo1", "undo2")]
+    run_id = _enqueue(controller, 1, step("a", on_failure="continue"), _gate("g"), *undoing)
+    worker.run_failing("a")
+    assert worker.queued == ["undo1"]
+    with unchecked_database.reading() as connection:
+        told = {reason["step"]: reason["kind"] for reason in explain(connection, run_id, "default")["reasons"]}
+    assert told["undo2"] == "parallel_limit"
+    worker.run("undo1")
+    assert worker.queued == ["undo2"]
+    worker.run("undo2")
+    assert rows.run(run_id).status == "waiting_approval"
+    controller.reject_step(run_id, "g")
+    assert rows.states(run_id)["undo2"] == "completed"
 
 
 # what it costs
