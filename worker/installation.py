@@ -99,7 +99,7 @@ def _on_success(sender: Any, result: Any, **_: Any) -> None:
     step_process.on_success(sender, result)
 
 
-def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **_: Any) -> None:
+def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
     supervisor = current_supervisor()
     if supervisor is not None and supervisor.pool_is_prefork:
         # What else arrives in MAIN (Reject) has been reported by the child.
@@ -107,7 +107,7 @@ def _on_failure(sender: Any, exception: BaseException, traceback: Any = None, **
         if cause is not None:
             supervisor.tell_end(sender.request, cause, f"{type(exception).__name__}: {exception}")
         return
-    step_process.on_failure(sender, exception, traceback)
+    step_process.on_failure(sender, exception)
 
 
 def _on_retry(sender: Any, reason: Any = None, **_: Any) -> None:

@@ -150,8 +150,10 @@ class CurrentStep:
             name: Tells several questions of one step apart.
 
         Raises:
+            NotJson: A text cannot be stored.
             ApprovalRequested: Not decided yet; let it pass.
         """
+        checked_json("request_approval", {"prompt": prompt, "approvers": [*approvers], "guard": guard, "name": name})
         with self._held.shield():
             decided = self._runtime.step_calls.decision(self._held.ref, name)
         if decided is not None:

@@ -46,6 +46,8 @@ class HeldAttempt:
         asked_at: When the body last asked whether to stop; monotonic seconds.
         asks: The approval that the body asks for by ending its attempt.
         retry: What the body has asked of Celery by `self.retry`, however it went on after that.
+        retry_cause: The exception that it gave there; Celery keeps one that can be pickled.
+        reported: How it ended was reported, or it was tried.
         shielded: The body is inside `shield`.
         owed: What a signal would have raised in the body, had it not been shielded.
     """
@@ -60,6 +62,8 @@ class HeldAttempt:
     asked_at: float = 0.0
     asks: dict[str, Any] | None = None
     retry: Retry | None = None
+    retry_cause: BaseException | None = None
+    reported: bool = False
     shielded: bool = False
     owed: SoftTimeLimitExceeded | None = None
 

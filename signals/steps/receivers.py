@@ -8,14 +8,12 @@ database. A receiver holds no truth: one that fails, or never fires, is made goo
 from __future__ import annotations
 
 import logging
+import sys
 import time
-import traceback as tracebacks
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from celery.exceptions import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
-from sqlalchemy.exc import SQLAlchemyError
+from celery.exceptions import Retry
 from tenacity import stop_after_delay
 
 from interlock.core.attempts.attempts import AttemptRef, Claim
@@ -23,14 +21,14 @@ from interlock.core.attempts.outcomes import Failure
 from interlock.core.backoff import Backoff
 from interlock.core.database.errors import may_succeed_later
 from interlock.core.database.retrying import retry_call
-from interlock.core.errors import InterlockError, NotJson, PayloadTooLarge
+from interlock.core.errors import NotJson, PayloadTooLarge
 from interlock.core.fault_points import fault_point
-from interlock.core.json_values import checked_json, plain_json
-from interlock.core.model.retry import exception_names
+from interlock.core.json_values import checked_json
 from interlock.signals.runtime import runtime_of
 from interlock.signals.step_header import read_header
 
-from .held_attempt import HeldAttempt, StepInterrupted, held_attempt, hold_attempt
+from .body_failure import bare_failure, ends_process, failure_of, retry_of, what_was_raised
+from .held_attempt import HeldAttempt, held_attempt, hold_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from celery import Celery, Task
 
     from interlock.core.attempts.run_through import RunThroughOffer
-    from interlock.core.model.retry import FailureKind
     from interlock.signals.runtime import Runtime
 
     from .run_through_session import RunThroughSession
@@ -46,18 +43,16 @@ if TYPE_CHECKING:
 __all__ = [
     "claim_attempt",
     "persist",
-    "report_discarded",
     "report_failure",
     "report_retry",
     "report_success",
+    "report_unsignalled",
 ]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("interlock.receivers")
 
-_TRACEBACK_CHARACTERS = 10_000
-_LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
 _REPORT_PAUSES = Backoff(0.1, 2.0, jitter=1.0)
 
 
@@ -106,13 +101,16 @@ def report_success(task: Task[..., Any], result: Any) -> None:
         failure = Failure("unusable", f"the result is not JSON: {error}")
     except PayloadTooLarge as error:
         failure = Failure("unusable", str(error))
+    except Exception as error:  # of an object of the task's, whose methods may do anything
+        logger.exception("could not read the result of %s", held.ref.task_id)
+        failure = Failure("unusable", f"the result cannot be read: {type(error).__name__}")
     else:
         # One offer for all tries: by its token a try finds what an earlier one has claimed whose answer was lost.
         stopped = held.interrupted or held.soft_limited
         offer = None if held.session is None or stopped else held.session.offer()
         _report(task, held, lambda: _complete(runtime, held, document, offer))
         return
-    _report(task, held, lambda: runtime.attempts.fail(held.ref, failure))
+    _report(task, held, lambda: runtime.attempts.fail(held.ref, failure), failure)
 
 
 def _complete(runtime: Runtime, held: HeldAttempt, document: Any, offer: RunThroughOffer | None) -> None:
@@ -121,16 +119,24 @@ def _complete(runtime: Runtime, held: HeldAttempt, document: Any, offer: RunThro
         held.session.claimed(claimed, offer)
 
 
-def report_failure(task: Task[..., Any], exception: BaseException, trace: Any = None) -> None:
-    """`task_failure`: record why there is no result."""
+def report_failure(task: Task[..., Any], exception: BaseException) -> None:
+    """`task_failure`: record why there is no result.
+
+    The exception that decides is the one that Celery is handling: the one that it gives is another, of a base class or a wrapper,
+    where the raised one cannot be pickled.
+    """
+    _report_failure(task, sys.exception() or exception)
+
+
+def _report_failure(task: Task[..., Any], exception: BaseException) -> None:
     held = held_attempt(task.request)
     if held is None or not held.claim.granted:
         return
     if held.retry is not None:
         report_retry(task, held.retry)
         return
-    failure = _failure_of(task, held, exception, trace)
-    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
+    failure = failure_of(task, held, exception)
+    _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure), bare_failure(exception))
 
 
 def report_retry(task: Task[..., Any], reason: Any) -> None:
@@ -138,28 +144,32 @@ def report_retry(task: Task[..., Any], reason: Any) -> None:
     held = held_attempt(task.request)
     if held is None or not held.claim.granted or not isinstance(reason, Retry):
         return
-    exception = reason.exc
-    message = f"{type(exception).__name__}: {exception}" if exception is not None else str(reason)
-    try:
-        override = _changed_arguments(task.request, reason.sig)  # type: ignore[attr-defined] # missing in celery-types
-    except ValueError as error:
-        failure = Failure("unusable", f"retry with arguments that are not JSON: {error}")
-    else:
-        failure = Failure(
-            "interrupted" if held.interrupted else "celery_retry",
-            message,
-            exception_names=exception_names(type(exception)) if exception is not None else (),
-            delay_s=_delay_s(reason.when),
-            override=override,
-        )
+    failure = retry_of(task, held, reason)
     _report(task, held, lambda: runtime_of(task.app).attempts.fail(held.ref, failure))
 
 
-def report_discarded(task: Task[..., Any], state: str | None) -> None:
-    """`task_postrun` of a body that ended by `Ignore`, `Reject` or `self.replace`: nobody would finish the step."""
+def report_unsignalled(task: Task[..., Any], state: str | None, outcome: Any) -> None:
+    """`task_postrun`: record what no other signal has told of.
+
+    That is a body which ended by `Ignore`, `Reject` or `self.replace`, or by a `BaseException` such as `SystemExit`, and one whose
+    outcome Celery could not handle. Nobody would finish their steps.
+    """
     held = held_attempt(task.request)
-    if held is None or not held.claim.granted or state not in ("IGNORED", "REJECTED"):
+    if held is None or not held.claim.granted or held.reported:
         return
+    if state in ("IGNORED", "REJECTED"):
+        _report_discarded(task, held, state)
+    elif state == "SUCCESS":
+        report_success(task, outcome)
+    elif state == "RETRY":
+        report_retry(task, outcome)
+    else:
+        exception = outcome if isinstance(outcome, BaseException) else sys.exception()
+        if exception is not None and not ends_process(exception):
+            _report_failure(task, what_was_raised(exception))
+
+
+def _report_discarded(task: Task[..., Any], held: HeldAttempt, state: str) -> None:
     if held.asks is not None:
         asks = held.asks
         _report(task, held, lambda: _ask(task, held, asks))
@@ -179,56 +189,27 @@ def _ask(task: Task[..., Any], held: HeldAttempt, asks: dict[str, Any]) -> None:
         runtime.attempts.fail(held.ref, Failure("interrupted", "asked for an approval"))
 
 
-def _delay_s(when: Any) -> float:
-    """Seconds until the time that a `Retry` names, as an eta or a countdown."""
-    if isinstance(when, datetime):
-        return max((when - datetime.now(when.tzinfo or UTC)).total_seconds(), 0.0)
-    return float(when or 0.0)
-
-
-def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
-    """The arguments of the next attempt, where the task gave others than its own to `self.retry`."""
-    args, kwargs = list(signature.args or ()), dict(signature.kwargs or {})
-    if args == list(request.args or ()) and kwargs == dict(request.kwargs or {}):
-        return None
-    document, problems = plain_json({"args": args, "kwargs": kwargs})
-    if problems:
-        raise ValueError(problems[0][1])
-    return dict(document)
-
-
-def _failure_of(task: Task[..., Any], held: HeldAttempt, exception: BaseException, trace: Any) -> Failure:
-    message = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
-    if held.interrupted or isinstance(exception, StepInterrupted):
-        return Failure("interrupted", message)
-    meta: dict[str, Any] = {}
-    if trace is not None:
-        text = trace if isinstance(trace, str) else "".join(tracebacks.format_tb(trace))
-        meta["traceback"] = text[-_TRACEBACK_CHARACTERS:]
-    if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
-        # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
-        # Of one that came on another step's message, that message was revoked: it is run again.
-        revoked: FailureKind = "revoked" if held.has_own_message else "interrupted"
-        cause: FailureKind = "timeout" if _ran_into_limit(task, held) else revoked
-        return Failure(cause, message, exception_names(type(exception)), meta)
-    if isinstance(exception, TimeLimitExceeded):
-        return Failure("timeout", message, exception_names(type(exception)), meta)
-    if isinstance(exception, WorkerLostError):
-        return Failure("worker_lost", message, meta=meta)
-    return Failure("error", message, exception_names(type(exception)), meta)
-
-
-def _ran_into_limit(task: Task[..., Any], held: HeldAttempt) -> bool:
-    limits = getattr(task.request, "timelimit", None) or (None, None)
-    limit_s = limits[1] or task.soft_time_limit or task.app.conf.task_soft_time_limit
-    return bool(limit_s) and time.monotonic() - held.begun_at > float(limit_s) - _LIMIT_SLACK_S
-
-
-def _report(task: Task[..., Any], held: HeldAttempt, report: Callable[[], object]) -> None:
+def _report(
+    task: Task[..., Any], held: HeldAttempt, report: Callable[[], object], otherwise: Failure | None = None
+) -> None:
+    """Make a report; where it cannot be recorded, whatever is tried, the attempt has failed `otherwise`."""
+    held.reported = True
     runtime = runtime_of(task.app)
     try:
         persist(report, retry_s=runtime.settings.report_retry_s)
-    except (InterlockError, SQLAlchemyError):
+    except Exception as error:
+        if not may_succeed_later(error):
+            logger.exception("could not report on %s as it ended; it is recorded as failed", held.ref.task_id)
+            failure = otherwise or Failure("unusable", f"its outcome cannot be recorded: {type(error).__name__}")
+            _fail(runtime, held, failure)
+            return
+        logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
+
+
+def _fail(runtime: Runtime, held: HeldAttempt, failure: Failure) -> None:
+    try:
+        persist(lambda: runtime.attempts.fail(held.ref, failure), retry_s=runtime.settings.report_retry_s)
+    except Exception:  # nothing is left to try; a receiver that raised would only be logged too
         logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
 
 

@@ -177,6 +177,13 @@ def asks(questions: list[str], options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @app.task
+def asks_with_nul() -> bool:
+    """Ask what no database stores."""
+    note("asks")
+    return this_step().request_approval("a\0b").approved
+
+
+@app.task
 def asks_after_a_gate(gate: str) -> bool:
     """Wait, then ask."""
     note("begin")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from celery import Celery, Task, shared_task
@@ -253,6 +254,81 @@ def outlived(name: str) -> int:
 def fail(message: str) -> None:
     note("fail")
     raise RuntimeError(message)
+
+
+class Refusal(Exception):
+    """A base that people name in `non_retryable`."""
+
+
+class Declined(Refusal):
+    """Cannot be pickled, and neither can its base be made of its arguments: Celery wraps it."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code} {message}")
+
+
+@app.task(bind=True)
+def declines(self: Task, *, asks: bool = False) -> None:
+    note("declines")
+    if asks and not self.request.retries:
+        self.retry(exc=Declined(402, "no"), countdown=0)
+    raise Declined(402, "no")
+
+
+class Mute(Exception):
+    """Cannot say what is wrong."""
+
+    def __str__(self) -> str:
+        raise TypeError
+
+
+@app.task
+def raises_mute() -> None:
+    note("raises_mute")
+    raise Mute
+
+
+class HookRaises(Task):
+    """A hook that raises behind a body."""
+
+    abstract = True
+
+    def on_failure(self, *_: Any) -> None:
+        raise KeyError("hook")
+
+
+@app.task(base=HookRaises)
+def fails_under_a_hook() -> None:
+    note("fails_under_a_hook")
+    raise Declined(402, "no")
+
+
+@app.task
+def exits(how: str) -> None:
+    """End in a way that no `except Exception` sees."""
+    note("exits")
+    kinds: dict[str, BaseException] = {
+        "exit": SystemExit(2),
+        "interrupt": KeyboardInterrupt(),
+        "base": Abandoned("all"),
+    }
+    try:
+        raise ValueError(how)  # noqa: TRY301 - as it happens in code that cleans up
+    except ValueError:
+        raise kinds[how]  # noqa: B904 - as above
+
+
+class Abandoned(BaseException):
+    """As `asyncio.CancelledError` is one."""
+
+
+@app.task(bind=True, max_retries=1)
+def asks_for_eta(self: Task, eta: Any) -> str:
+    """Ask for another try at a time without a zone, a little ahead in UTC, or at what is given."""
+    if note("asks") == 1:
+        naive = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=0.2)
+        self.retry(eta=naive if eta is None else eta)
+    return "done"
 
 
 class Opaque:

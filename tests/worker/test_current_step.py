@@ -260,3 +260,12 @@ def test_in_threads_bodies_side_by_side_know_each_its_own_step(deployment: Deplo
 def test_settings_that_the_tests_rely_on_are_real() -> None:
     """The limit that `saves_badly` exceeds is the default one."""
     assert Settings().max_result_bytes < 2_000_000
+
+
+def test_a_question_that_cannot_be_stored_fails_its_body_at_once(deployment: Deployment) -> None:
+    run_id, status = deployment.run(step("a", "asks_with_nul"))
+    assert status == "failed"
+    assert deployment.step(run_id).error == (
+        "NotJson: request_approval['prompt']: text with a NUL character cannot be stored"
+    )
+    assert deployment.ledger.of(deployment.step_id(run_id)) == ["asks"]

@@ -60,6 +60,45 @@ def test_a_failure_is_retried_as_the_policy_says(deployment: Deployment) -> None
     assert (status, deployment.step(run_id).failures) == ("failed", 1)
 
 
+@pytest.mark.parametrize("named", ["Declined", "tests.worker.tasks_app.Refusal"])
+def test_the_class_that_was_raised_and_its_bases_decide_where_celery_gives_another(
+    deployment: Deployment, named: str
+) -> None:
+    """It cannot be pickled, so that Celery's signal has a wrapper, and a hook that raises even keeps the signal away."""
+    policy = RetryPolicy(max_attempts=3, initial_delay_s=0.05, non_retryable=(named,))
+    for task in ("declines", "fails_under_a_hook"):
+        run_id, status = deployment.run(Step("a", task_name(task), retry=policy))
+        assert (status, deployment.step(run_id).attempt) == ("failed", 1)
+        assert deployment.step(run_id).error == "Declined: 402 no"
+
+
+def test_the_exception_given_to_self_retry_is_named_where_celery_keeps_another(deployment: Deployment) -> None:
+    run_id, _ = deployment.run(Step("a", task_name("declines"), kwargs={"asks": True}))
+    failed = [row.meta["error"] for row in deployment.history(run_id, "a") if row.to_state == "failed"]
+    assert failed == ["Declined: 402 no"] * 2
+
+
+def test_an_exception_that_cannot_say_what_is_wrong_is_recorded_by_its_name(deployment: Deployment) -> None:
+    run_id, status = deployment.run(Step("a", task_name("raises_mute")))
+    assert (status, deployment.step(run_id).error, deployment.step(run_id).losses) == ("failed", "Mute", 0)
+
+
+def test_a_retry_at_a_time_without_a_zone_is_at_that_time_of_utc(deployment: Deployment) -> None:
+    run_id, status = deployment.run(Step("a", task_name("asks_for_eta"), (None,)))
+    step = deployment.step(run_id)
+    assert (status, step.attempt, step.celery_retries, step.losses) == ("completed", 2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("exit", "SystemExit: 2"), ("interrupt", "KeyboardInterrupt"), ("base", "Abandoned: all")]
+)
+def test_a_body_that_leaves_by_a_base_exception_has_failed_once(deployment: Deployment, how: str, error: str) -> None:
+    run_id, status = deployment.run(Step("a", task_name("exits"), (how,)))
+    step = deployment.step(run_id)
+    assert (status, step.error, step.attempt, step.failures, step.losses) == ("failed", error, 1, 1, 0)
+    assert deployment.ledger.of(deployment.step_id(run_id)) == ["exits"]
+
+
 @pytest.mark.parametrize("how", ["return", "swallow", "raise", "ignore"])
 def test_a_body_that_asks_for_a_retry_and_goes_on_is_run_again(deployment: Deployment, how: str) -> None:
     """`self.retry(throw=False)`: Celery has sent the next try by then, and its result is the one that stays."""

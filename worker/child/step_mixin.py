@@ -56,6 +56,9 @@ class StepMixin(Task):  # type: ignore[type-arg] # not subscriptable at run time
         So a body that goes on (`throw=False`, or an `except` around the call) and returns has no result yet.
         """
         held = held_attempt(self.request)
+        cause = {**dict(zip(("args", "kwargs", "exc"), args, strict=False)), **options}.get("exc")
+        if held is not None:
+            held.retry_cause = cause if isinstance(cause, BaseException) else None
         try:
             asked: Retry = super().retry(*args, **options)
         except Retry as raised:

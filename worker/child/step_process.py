@@ -12,10 +12,10 @@ from interlock.core.fault_points import fault_point
 from interlock.signals.steps.held_attempt import held_attempt
 from interlock.signals.steps.receivers import (
     claim_attempt,
-    report_discarded,
     report_failure,
     report_retry,
     report_success,
+    report_unsignalled,
 )
 
 from .body_interruption import BodyInterrupter
@@ -53,10 +53,10 @@ class StepProcess:
         self.interrupter.leave()
         report_success(task, result)
 
-    def on_failure(self, task: Task[..., Any], exception: BaseException, traceback: Any) -> None:
+    def on_failure(self, task: Task[..., Any], exception: BaseException) -> None:
         """`task_failure`."""
         self.interrupter.leave()
-        report_failure(task, exception, traceback)
+        report_failure(task, exception)
 
     def on_retry(self, task: Task[..., Any], reason: Any) -> None:
         """`task_retry`."""
@@ -66,7 +66,7 @@ class StepProcess:
     def on_postrun(self, task: Task[..., Any], state: str | None, outcome: Any) -> None:
         """`task_postrun`: report what no other signal tells of."""
         self.interrupter.leave()
-        report_discarded(task, state)
+        report_unsignalled(task, state, outcome)
         if held_attempt(task.request) is not None:
             self._last_error.keep(outcome)
             fault_point("task.ack", str(task.request.id))
