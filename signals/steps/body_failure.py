@@ -7,10 +7,11 @@ all the same, by its type's name if need be.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback as tracebacks
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined] # missing in its stubs
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError, WorkerShutdown, WorkerTerminate
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 
     from interlock.core.model.retry import FailureKind
 
-__all__ = ["bare_failure", "ends_process", "failure_of", "retry_of", "what_was_raised"]
+__all__ = ["MAX_RETRY_DELAY_S", "bare_failure", "ends_process", "failure_of", "retry_of", "what_was_raised"]
 
 logger = logging.getLogger("interlock.receivers")
+
+MAX_RETRY_DELAY_S: Final = 366 * 86_400
+"""How far ahead a task's own retry may be; as far as a policy's delay."""
 
 _TRACEBACK_CHARACTERS = 10_000
 _LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
@@ -126,23 +130,33 @@ def _retry_of(task: Task[..., Any], held: HeldAttempt, reason: Retry) -> Failure
         override = _changed_arguments(task.request, reason.sig)  # type: ignore[attr-defined] # missing in celery-types
     except ValueError as error:
         return Failure("unusable", f"retry with arguments that are not JSON: {error}")
+    delay_s = _delay_s(reason.when)
+    if not delay_s <= MAX_RETRY_DELAY_S:  # NaN is not either
+        limit = f"at most {MAX_RETRY_DELAY_S:,} seconds (366 days) ahead"
+        return Failure(
+            "unusable", f"self.retry asked for another try in {delay_s:g} seconds: give a countdown or an eta {limit}"
+        )
     return Failure(
         "interrupted" if held.interrupted else "celery_retry",
         _named(exception) if exception is not None else str(reason),
         exception_names=exception_names(type(exception)) if exception is not None else (),
-        delay_s=_delay_s(reason.when),
+        delay_s=delay_s,
         override=override,
     )
 
 
 def _delay_s(when: Any) -> float:
-    """Seconds until the time that a `Retry` names, as an eta or a countdown."""
+    """Seconds until the time that a `Retry` names, as an eta or a countdown; 0 where it has passed."""
     if isinstance(when, str):
         when = maybe_iso8601(when)
     if isinstance(when, datetime):
         eta = maybe_make_aware(when)  # a naive one is UTC for Celery's workers, whatever their timezone
         return max((eta - datetime.now(UTC)).total_seconds(), 0.0)
-    return float(when or 0.0)
+    try:
+        delay_s = float(when or 0.0)
+    except OverflowError:  # of an integer
+        delay_s = math.inf if when > 0 else 0.0
+    return 0.0 if delay_s < 0 else delay_s  # not `max`, which would hide NaN
 
 
 def _changed_arguments(request: Any, signature: Any) -> dict[str, Any] | None:
