@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interlock.core.database.database import Database
     from interlock.core.settings import Settings
 
+    from .expiry_gate import ExpiryGate
     from .redispatch import FindMissing
     from .run_kind import Due, RunKind
 
@@ -38,7 +39,7 @@ __all__ = ["SweepResult", "Sweeper"]
 logger = logging.getLogger("interlock.sweeper")
 
 _LONGEST_PAUSE_S: Final = 60.0
-_RUN_KINDS: Final = (ExpiredAttempts, DueRetries, DueRuns, ApprovalDeadlines, StalledRuns)
+_OTHER_RUN_KINDS: Final = (DueRetries, DueRuns, ApprovalDeadlines, StalledRuns)
 
 
 class Sweeper:
@@ -51,6 +52,7 @@ class Sweeper:
         find_missing: FindMissing | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        expiry_gate: ExpiryGate | None = None,
     ) -> None:
         """Set up one process's sweeper.
 
@@ -59,6 +61,7 @@ class Sweeper:
             settings: Times and rates.
             find_missing: See `Redispatcher`.
             clock: Monotonic seconds.
+            expiry_gate: Says when a lease that is over means a lost worker; None: always, for a sweep by hand.
         """
         self._database = database
         redispatcher = Redispatcher(database, settings, find_missing)
@@ -76,9 +79,12 @@ class Sweeper:
             return NOTHING
 
         self._parts: dict[str, Callable[[int], SweepResult]] = {"dispatches": send_due}
-        for kind in _RUN_KINDS:
+        self._gate = expiry_gate
+        kinds: list[RunKind] = [ExpiredAttempts(database, settings, expiry_gate)]
+        kinds += [kind(database, settings) for kind in _OTHER_RUN_KINDS]
+        for kind in kinds:
             # A back-off for each kind: what one cannot do to a run, another may.
-            self._parts[kind.name] = partial(self._sweep_runs, kind(database, settings), KeyedBackoff(backoff, clock))
+            self._parts[kind.name] = partial(self._sweep_runs, kind, KeyedBackoff(backoff, clock))
         self._parts |= {"missing": send_missing, "commands": clean_up}
         self._failing: set[str] = set()
 
@@ -102,6 +108,8 @@ class Sweeper:
                 self._failing.add(name)
             else:
                 self._failing.discard(name)
+                if self._gate is not None:  # a long sweep is no standstill
+                    self._gate.database_answered()
         return result
 
     def _sweep_runs(self, kind: RunKind, backoff: KeyedBackoff, batch: int) -> SweepResult:

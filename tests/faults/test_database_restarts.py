@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from tests.fault_plans import FaultRule
 from tests.faults.conftest import APP, checker_of
 from tests.faults.steps import step
 from tests.servers import PostgresServer, wait_until
-from tests.worker.deployment import DEADLINE_S, Deployment, gate
+from tests.worker.deployment import BRIEF_LEASE_S, DEADLINE_S, Deployment, gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,3 +92,29 @@ def test_work_goes_on_when_the_database_is_back(
     recovery_s = time.monotonic() - back
     worker.kill()
     fault_report(fault="F15", injected=f"PostgreSQL: {how} at {place}", recovery_s=recovery_s)
+
+
+def test_bodies_that_are_healthy_through_an_outage_longer_than_their_leases_are_not_lost(
+    deployment: Deployment, postgres: PostgresServer, fault_report: FaultReport
+) -> None:
+    """F15: every lease is over when the database is back, and the workers renew theirs before a sweeper takes them for lost."""
+    worker = deployment.worker("outage", concurrency=4)
+    with gate(deployment, uuid4().hex) as shut:
+        runs = [deployment.enqueue(step("a", "hold", shut)) for _ in range(4)]
+        for run_id in runs:
+            deployment.begun(run_id)
+        postgres.kill()
+        time.sleep(2 * BRIEF_LEASE_S)  # an outage has no event but its length
+        postgres.start()
+        back = time.monotonic()
+        outage_ended = datetime.now(UTC)
+
+        def renewed() -> bool:
+            return all(deployment.step(run_id).lease_until > outage_ended for run_id in runs)
+
+        wait_until(renewed, DEADLINE_S, "their leases are renewed")
+        recovery_s = time.monotonic() - back
+    assert [deployment.client.wait(run_id, timeout_s=_LONG_S) for run_id in runs] == ["completed"] * 4
+    assert [deployment.moves(run_id) for run_id in runs] == [["pending", "running", "completed"]] * 4
+    worker.kill()
+    fault_report(fault="F15", injected="PostgreSQL away for two leases, 4 bodies", runs=4, recovery_s=recovery_s)

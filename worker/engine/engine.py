@@ -26,6 +26,7 @@ from interlock.core.database.revision import require_revision
 from interlock.core.errors import InterlockError
 from interlock.core.fault_points import fault_point
 from interlock.core.redaction import RedactingFormatter
+from interlock.core.sweeper.expiry_gate import ExpiryGate
 from interlock.core.sweeper.sweeper import Sweeper
 from interlock.signals.control.handler import CommandHandler
 from interlock.signals.dispatch.interrupt_broadcast import write_interrupts
@@ -165,7 +166,8 @@ class Engine:
                 self._stop.wait(_RESTART_AFTER_S)
 
     def _sweep(self) -> None:
-        sweeper = Sweeper(self._runtime.database, self._settings, LostMessages(self._app))
+        gate = ExpiryGate(self._settings)
+        sweeper = Sweeper(self._runtime.database, self._settings, LostMessages(self._app), expiry_gate=gate)
         failing = False
         while not self._stop.wait(self._settings.sweep_s):
             try:
