@@ -26,6 +26,8 @@ __all__ = ["PendingResult", "PinnedConnections", "PreparedStatement"]
 _MOST_IDLE: Final = 4  # more are in use at once where more threads ask; these go back to the pool
 _COMMAND_OK: Final = 1  # libpq's ExecStatusType
 _TUPLES_OK: Final = 2
+_SQLSTATE: Final = ord("C")  # libpq's PG_DIAG_SQLSTATE
+_NO_SUCH_STATEMENT: Final = b"26000"  # SQLSTATE: nothing was done
 _PREPARED: Final = "interlock_prepared"  # in a connection's info: names of what is prepared on it
 
 
@@ -109,7 +111,15 @@ class PinnedConnections:
         except BaseException:
             _discard(connection)
             raise
-        return PendingResult(self, connection, pgconn, statement.sql)
+        return PendingResult(self, connection, pgconn, statement, parameters)
+
+    def send_again(self, connection: Connection, statement: PreparedStatement, parameters: Sequence[bytes]) -> Any:
+        """Prepare a statement anew that the server has forgotten, and send it; returns libpq's connection.
+
+        psycopg deallocates all that is prepared after a ROLLBACK, ours too, where it had prepared statements of its own.
+        """
+        connection.info.pop(_PREPARED, None)
+        return self._send(connection, statement, parameters)
 
     def _send(self, connection: Connection, statement: PreparedStatement, parameters: Sequence[bytes]) -> Any:
         """Send a statement; returns libpq's connection, on which the answer comes."""
@@ -146,13 +156,21 @@ class PinnedConnections:
 class PendingResult:
     """The answer to a statement that the server works on."""
 
-    __slots__ = ("_connection", "_connections", "_pgconn", "_sql")
+    __slots__ = ("_connection", "_connections", "_parameters", "_pgconn", "_statement")
 
-    def __init__(self, connections: PinnedConnections, connection: Connection, pgconn: Any, sql: str) -> None:
+    def __init__(
+        self,
+        connections: PinnedConnections,
+        connection: Connection,
+        pgconn: Any,
+        statement: PreparedStatement,
+        parameters: Sequence[bytes],
+    ) -> None:
         self._connections = connections
         self._connection = connection
         self._pgconn = pgconn
-        self._sql = sql
+        self._statement = statement
+        self._parameters = parameters
 
     def rows(self) -> list[list[bytes | None]]:
         """Wait for the answer.
@@ -165,6 +183,10 @@ class PendingResult:
         """
         try:
             result = self._read()
+            if result.error_field(_SQLSTATE) == _NO_SUCH_STATEMENT:
+                self._pgconn = self._connections.send_again(self._connection, self._statement, self._parameters)
+                result = self._read()
+            _checked(result, self._pgconn, self._statement.sql, _TUPLES_OK)
         except BaseException:
             _discard(self._connection)
             raise
@@ -185,8 +207,8 @@ class PendingResult:
             while pgconn.get_result() is not None:  # until libpq says that the connection is idle
                 pass
         except self._connections.dbapi.OperationalError as error:
-            raise _as_sqlalchemy(error, self._sql, lost=True) from error
-        return _checked(result, pgconn, self._sql, _TUPLES_OK)
+            raise _as_sqlalchemy(error, self._statement.sql, lost=True) from error
+        return result
 
 
 def _discard(connection: Connection) -> None:

@@ -17,6 +17,8 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sqlalchemy import Connection
+
     from interlock.core import Database
     from interlock.core.database.connections import PendingResult
 
@@ -108,3 +110,39 @@ def test_it_does_without_poll_where_a_pool_has_taken_that_away(
 
 def test_a_value_that_a_column_cannot_have_finds_no_row(notes: Database) -> None:
     assert notes.run_prepared(PreparedStatement("row", "SELECT $1::uuid"), [b"no id"], "claim", "") == []
+
+
+def test_a_statement_that_the_server_has_forgotten_is_prepared_anew_and_done_once(notes: Database) -> None:
+    """After a ROLLBACK psycopg sends DEALLOCATE ALL where it had prepared statements of its own on the connection."""
+    _send(notes, [b"one"]).rows()
+    driver = _only_idle(notes).connection.driver_connection
+    assert driver is not None
+    for _ in range(driver.prepare_threshold + 1):
+        driver.execute("SELECT 1")
+    driver.rollback()
+    driver.execute("SELECT 1")
+    driver.rollback()
+    assert not driver.execute("SELECT 1 FROM pg_prepared_statements WHERE name = 'note'").fetchall()
+    driver.rollback()
+    assert _send(notes, [b"three"]).rows() == [[b"5"]]
+    assert _send(notes, [b"five"]).rows() == [[b"4"]], "its name is known again"
+    assert _noted(notes) == 3
+
+
+def test_after_a_data_error_in_a_transaction_the_statements_of_its_connection_work(notes: Database) -> None:
+    """The transaction is rolled back, and the connection goes back to the pool, from where it may be pinned again."""
+    _send(notes, [b"one"]).rows()
+    notes._connections.close()
+    for _ in range(3):
+        with notes.engine.connect() as connection:
+            for _ in range(10):
+                connection.execute(text("SELECT 1"))
+            with pytest.raises(DBAPIError):
+                connection.execute(text("SELECT 1 / 0"))
+        assert _send(notes, [b"two"]).rows() == [[b"3"]]
+        notes._connections.close()
+
+
+def _only_idle(database: Database) -> Connection:
+    [connection] = database._connections._idle
+    return connection
