@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "checked_json",
     "compact_json",
+    "cut_text",
     "dotted_path",
     "json_size",
     "plain_json",
@@ -99,6 +100,14 @@ def shown_path(path: JsonPath) -> str:
 def json_size(value: Json) -> int:
     """Bytes of a JSON value's compact UTF-8 text."""
     return len(compact_json(value).encode())
+
+
+def cut_text(text: str, limit: int, *, keeps_end: bool = False) -> str:
+    """Text of at most `limit` characters, and a mark where there were more."""
+    if len(text) <= limit:
+        return text
+    mark = f"… cut: {len(text):,} characters …"
+    return f"{mark}{text[-limit:]}" if keeps_end else f"{text[:limit]}{mark}"
 
 
 def storable_text(text: str) -> str:

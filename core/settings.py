@@ -99,6 +99,9 @@ class Settings(BaseModel):
     """Largest arguments of one step, and largest input of a run."""
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
     """Largest result of one step."""
+    max_error_characters: int = Field(default=10_000, ge=100)
+    """Longest error of a step, and longest traceback, with a mark where more was cut: of an error the end, of a traceback the
+    beginning."""
     max_command_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
     """Largest control command, plan and input included."""
     max_steps: int = Field(default=10_000, gt=0)

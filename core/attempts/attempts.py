@@ -125,6 +125,7 @@ class Attempts:
 
     def fail_unstarted(self, ref: AttemptRef, message: str) -> Report:
         """Record that an attempt could not even be dispatched: its arguments or its task do not exist."""
+        failure = Failure("unusable", message).cut(self._settings.max_error_characters)
 
         def work(connection: Connection, effects: Effects) -> Report:
             unit = self._lock(connection, effects, ref)
@@ -132,9 +133,9 @@ class Attempts:
             if not unit.run.is_executing or row is None or row.task_id != ref.task_id or row.claim_token is not None:
                 return _stale(ref, row, StepState.FAILED)
             if row.status == StepState.PENDING.value:
-                Flow(unit, self._settings).fail_unstarted(row.id, message)
+                Flow(unit, self._settings).fail_unstarted(row.id, failure.message)
             elif row.status == StepState.RUNNING.value:
-                record_failure(unit, self._settings, row, Failure("unusable", message), Cause(ENGINE, message))
+                record_failure(unit, self._settings, row, failure, Cause(ENGINE, failure.message))
             else:
                 return _stale(ref, row, StepState.FAILED)
             unit.finish()
@@ -243,6 +244,7 @@ class Attempts:
     def fail_within(self, unit: UnitOfWork, ref: AttemptRef, failure: Failure) -> Report:
         """The same as `fail`, for a run that is locked; the caller finishes the unit."""
         connection = unit.connection
+        failure = failure.cut(self._settings.max_error_characters)
         row = read_attempt(connection, ref.step_id)
         if row is None:
             return _stale(ref, row, StepState.FAILED)

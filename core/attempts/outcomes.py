@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Float, bindparam, cast
 
 from interlock.core.database.tables import WorkflowStep, table_of_model
 from interlock.core.database.types import clock, seconds_after
-from interlock.core.json_values import storable_text
+from interlock.core.json_values import cut_text, storable_text
 from interlock.core.machine.attempt_columns import ENDED
 from interlock.core.machine.cause import ENGINE, Cause
 from interlock.core.machine.step_transition import StepTransition
@@ -65,6 +65,17 @@ class Failure:
         object.__setattr__(self, "message", storable_text(self.message))
         texts = {name: storable_text(value) for name, value in self.meta.items() if isinstance(value, str)}
         object.__setattr__(self, "meta", {**self.meta, **texts})
+
+    def cut(self, limit: int) -> Failure:
+        """The same with texts of at most `limit` characters each: of a message the beginning, of a traceback the end."""
+        texts = {
+            name: cut_text(value, limit, keeps_end=name == "traceback")
+            for name, value in self.meta.items()
+            if isinstance(value, str)
+        }
+        names = tuple(name for name in self.exception_names if len(name) <= limit)
+        message = cut_text(self.message, limit)
+        return replace(self, message=message, exception_names=names, meta={**self.meta, **texts})
 
     @property
     def reason(self) -> str:

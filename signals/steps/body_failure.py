@@ -38,7 +38,6 @@ logger = logging.getLogger("interlock.receivers")
 MAX_RETRY_DELAY_S: Final = 366 * 86_400
 """How far ahead a task's own retry may be; as far as a policy's delay."""
 
-_TRACEBACK_CHARACTERS = 10_000
 _LIMIT_SLACK_S = 0.5  # Celery's clock started before ours
 
 
@@ -95,7 +94,7 @@ def _failure_of(task: Task[..., Any], held: HeldAttempt, exception: BaseExceptio
         return Failure("interrupted", message)
     meta: dict[str, Any] = {}
     if exception.__traceback__ is not None:
-        meta["traceback"] = "".join(tracebacks.format_tb(exception.__traceback__))[-_TRACEBACK_CHARACTERS:]
+        meta["traceback"] = "".join(tracebacks.format_tb(exception.__traceback__))
     if isinstance(exception, SoftTimeLimitExceeded) and held.soft_limited:
         # Before its limit, or without one, somebody else has sent the signal: a revoke that is not ours.
         # Of one that came on another step's message, that message was revoked: it is run again.

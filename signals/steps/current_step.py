@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
-from interlock.core.json_values import checked_json
+from interlock.core.json_values import checked_json, cut_text
 from interlock.core.plan import ApprovalSpec
 from interlock.signals.runtime import Runtime, runtime_of
 from interlock.signals.step_header import StepHeader, read_header
@@ -26,6 +26,7 @@ __all__ = ["ApprovalRequested", "CurrentStep", "Decision", "current_step"]
 
 _ASK_AGAIN_AFTER_S = 1.0
 _MAX_PROGRESS_BYTES = 10_000
+_MAX_PROGRESS_CHARACTERS = 500
 
 
 class ApprovalRequested(Ignore):
@@ -118,7 +119,11 @@ class CurrentStep:
             NotJson: A number is none, or the message is not text.
             StepInterrupted: The attempt no longer counts.
         """
-        document = {"done": done, "total": total, "message": None if message is None else message[:500]}
+        document = {
+            "done": done,
+            "total": total,
+            "message": None if message is None else cut_text(message, _MAX_PROGRESS_CHARACTERS),
+        }
         document = checked_json("progress", document, _MAX_PROGRESS_BYTES)
         with self._held.shield():
             saved = self._runtime.step_calls.save_progress(self._held.ref, document)
@@ -151,9 +156,14 @@ class CurrentStep:
 
         Raises:
             NotJson: A text cannot be stored.
+            PayloadTooLarge: They are over `interlock_max_argument_bytes`.
             ApprovalRequested: Not decided yet; let it pass.
         """
-        checked_json("request_approval", {"prompt": prompt, "approvers": [*approvers], "guard": guard, "name": name})
+        checked_json(
+            "request_approval",
+            {"prompt": prompt, "approvers": [*approvers], "guard": guard, "name": name},
+            self._runtime.settings.max_argument_bytes,
+        )
         with self._held.shield():
             decided = self._runtime.step_calls.decision(self._held.ref, name)
         if decided is not None:

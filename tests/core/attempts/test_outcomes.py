@@ -200,3 +200,40 @@ def test_what_is_claimed_or_paused_was_dispatched(controller: WorkflowController
     assert worker.attempts.fail_unstarted(a, "no") is Report.STALE
     controller.pause_workflow(run_id)
     assert worker.attempts.fail_unstarted(b, "no") is Report.STALE
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_texts_that_a_task_makes_are_cut_with_a_mark_wherever_they_are_stored(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows, *, paused: bool
+) -> None:
+    """In the step, the run, the history's reasons and meta; of a traceback the end is kept. Also where they come during a pause."""
+    run_id = _one(controller)
+    worker.claim("a")
+    if paused:
+        controller.pause_workflow(run_id)
+    long = "x" * 2_000_000
+    worker.fail("a", Failure("error", f"ValueError: {long}", (long, "ValueError"), {"traceback": f"{long}the end"}))
+    if paused:
+        controller.resume_workflow(run_id)
+    step = rows.step(run_id, "a")
+    assert step.status == "failed"
+    assert step.error.startswith("ValueError: xxx")
+    assert step.error.endswith("x… cut: 2,000,012 characters …")
+    assert len(step.error) < 10_100
+    assert len(rows.run(run_id).error) < 10_200
+    history = rows.history(run_id)
+    assert max(len(row.transition_reason or "") for row in history) < 10_300
+    assert max(len(str(row.meta)) for row in history) < 20_500
+    if not paused:
+        traceback = next(row.meta["traceback"] for row in history if "traceback" in (row.meta or {}))
+        assert traceback.startswith("… cut: 2,000,007 characters …x")
+        assert traceback.endswith("xthe end")
+
+
+def test_a_message_that_cannot_be_made_is_cut_too(
+    controller: WorkflowController, worker: WorkerDouble, rows: Rows
+) -> None:
+    run_id = _one(controller)
+    worker.attempts.fail_unstarted(worker.take("a"), "x" * 2_000_000)
+    assert rows.step(run_id, "a").error.endswith("x… cut: 2,000,000 characters …")
+    assert max(len(row.transition_reason or "") for row in rows.history(run_id)) < 10_300
