@@ -89,7 +89,7 @@ class StateMachine:
             if isinstance(target, WorkflowState):
                 moved = unit.move_run(target, cause)
             else:
-                moved = unit.move_step(entity_id, target, cause, **_step_times(target)) is not None
+                moved = unit.move_step(entity_id, target, cause, **_step_columns(target, cause)) is not None
             unit.finish()
             return moved
 
@@ -198,6 +198,14 @@ class StateMachine:
 
     def _not_found(self, entity_id: str) -> EntityNotFound:
         return EntityNotFound(entity_type=self._table.entity_type, entity_id=entity_id)
+
+
+def _step_columns(target: StepState, cause: Cause) -> dict[str, Any]:
+    if (
+        target is StepState.PAUSED
+    ):  # as a person's pause of the step, so that their resume ends it and the workflow's does not
+        return {**RELEASED, "paused_by": cause.actor, "pause_mode": "drain"}
+    return {"paused_by": None, "pause_mode": None, **_step_times(target)}
 
 
 def _step_times(target: StepState) -> dict[str, Any]:

@@ -134,3 +134,18 @@ def test_loaded_steps_of_a_replaced_plan_do_not_stop_the_next_move(
     controller.start_workflow(run.id)
     assert run.status == "executing"
     assert old.key == "old"
+
+
+def test_a_step_that_was_moved_to_paused_is_as_one_that_a_person_paused(
+    controller: WorkflowController, worker: WorkerDouble, session: Session, rows: Rows
+) -> None:
+    run_id = controller.enqueue_workflow(steps("a"), task_description="x")
+    worker.claim("a")
+    machine, step_id = StateMachine(session, "workflow_step"), rows.step(run_id, "a").id
+    machine.transition_to(step_id, "paused", transitioned_by="op1")
+    assert (rows.step(run_id, "a").paused_by, rows.run(run_id).status) == ("op1", "executing")
+    controller.pause_workflow(run_id)
+    controller.resume_workflow(run_id)
+    assert rows.states(run_id)["a"] == "paused"
+    controller.resume_step(run_id, "a")
+    assert (rows.states(run_id)["a"], rows.step(run_id, "a").paused_by) == ("running", None)
