@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 
 from tests.chaos.report import Board
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--at-most", type=int, help="how many plans at most")
     parser.add_argument("--in-flight", type=int, default=14, help="how many runs at once")
     given = parser.parse_args(arguments)
+    # Ended by somebody, it still ends its servers and workers.
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     options = Options(
         given.seed or secrets.token_hex(4), given.seconds, tuple(given.plan), given.at_most, given.in_flight
     )
