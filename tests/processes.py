@@ -59,6 +59,13 @@ def tail(path: Path, lines: int = 40) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
+def bound(command: Sequence[str | Path], parent_gone: signal.Signals, user: str | None = None) -> list[str | Path]:
+    """The command line of a command that the system ends with `parent_gone` when this test process ends, however it ends."""
+    # The binding is to a thread: what a test starts in a passing one must outlive it.
+    passing = threading.current_thread() is not threading.main_thread()
+    return [sys.executable, "-I", _BOUND_EXEC, "0" if passing else str(parent_gone.value), user or "", *command]
+
+
 def spawn(
     command: Sequence[str | Path],
     *,
@@ -69,12 +76,9 @@ def spawn(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command, its output appended to `log`, bound to the life of this test process."""
-    # The binding is to a thread: what a test starts in a passing one must outlive it.
-    bound = threading.current_thread() is threading.main_thread()
-    binding = [str(parent_gone.value) if bound else "0", user or ""]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", _BOUND_EXEC, *binding, *map(str, command)],
+            bound(command, parent_gone, user),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

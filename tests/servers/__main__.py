@@ -11,8 +11,8 @@ def main() -> None:
     """Do what the one argument says."""
     if sys.argv[1:] != ["stop"]:
         sys.exit(__doc__)
-    stopped = [folder for folder in server_folders() if SharedPostgres(folder).stop()]
-    sys.stdout.write(f"stopped {len(stopped)} of {len(server_folders())}\n" if stopped else "none was running\n")
+    stopped = sum(SharedPostgres(folder).stop() for folder in server_folders())
+    sys.stdout.write(f"PostgreSQL servers stopped: {stopped}\n")
 
 
 if __name__ == "__main__":

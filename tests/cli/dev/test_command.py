@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 import pytest
 
+from tests.processes import bound
 from tests.servers import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Dev:
         ]
         self._log = (data_dir.parent / "dev.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            command,
+            bound(command, signal.SIGTERM),
             cwd=ROOT,
             env=_environment(data_dir),
             stdout=subprocess.PIPE,
