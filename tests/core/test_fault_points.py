@@ -41,12 +41,14 @@ def test_the_places_are_those_that_the_code_names() -> None:
 
 
 def _places_of(call: ast.Call) -> set[str]:
-    """What a call marks: `fault_point("x")`, `partial(fault_point, "x")`, and a transaction of a kind, which has two."""
+    """What a call marks: `fault_point("x")`, `partial(fault_point, "x")`, a transaction of a kind (two), a statement of one."""
     names = [ast.unparse(part).rpartition(".")[2] for part in (call.func, *call.args[:1])]
     words = [part.value for part in call.args[:2] if isinstance(part, ast.Constant)]
     if names[0] == "transact":
         kind = words[0] if words else "upkeep"
         return {f"{kind}.commit", f"{kind}.committed"}
+    if names[0] == "run_prepared":
+        return {f"{ast.literal_eval(call.args[2])}.sent"}
     return set(words[:1]) if "fault_point" in names[:2] else set()
 
 
