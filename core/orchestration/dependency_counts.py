@@ -73,6 +73,7 @@ _COUNT_DOWN = (
     .returning(
         _steps.c.id,
         _steps.c.key,
+        _steps.c.position,
         _steps.c.parent_id,
         _steps.c.status,
         _steps.c.attempt,
@@ -92,9 +93,11 @@ def count_down(connection: Connection, settled: Sequence[str]) -> Sequence[Row[A
         settled: Ids of the steps; each is counted once in its life.
 
     Returns:
-        The dependents, with `id`, `key`, `attempt`, `spec` and the new counters.
+        The dependents in the plan's order, with `id`, `key`, `attempt`, `spec` and the new counters.
     """
-    return connection.execute(_COUNT_DOWN, {"settled": list(settled)}).all()
+    # PostgreSQL returns updated rows as it meets them, and whoever comes first gets the free slot of a limit.
+    rows = connection.execute(_COUNT_DOWN, {"settled": list(settled)})
+    return sorted(rows, key=lambda row: row.position)
 
 
 def count_open(connection: Connection, run_id: str) -> int:
