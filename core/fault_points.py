@@ -38,6 +38,8 @@ _TRANSACTIONS: Final = {
 PLACES: Final = {
     **{f"{name}.commit": f"{what}: written, not committed" for name, what in _TRANSACTIONS.items()},
     **{f"{name}.committed": f"{what}: committed, nothing told yet" for name, what in _TRANSACTIONS.items()},
+    "claim.sent": "a claim by the fast path is on its way to the database, its answer not read",
+    "complete.sent": "a result by the fast path is on its way to the database, its answer not read",
     "runthrough.commit": "a result is recorded by a process that offers to go on with the next step: nothing written",
     "runthrough.committed": "a result and the claim of the next step are committed, nothing told yet",
     "sweep.found": "a sweeper has read what is due, and locked nothing",

@@ -50,7 +50,7 @@ def test_killed_before_the_claim_commits_the_step_stays_pending_and_runs_later(
     assert deployment.step(run_id).dispatches >= 2
 
 
-@pytest.mark.parametrize("place", ["claim.committed", "body.begin"])
+@pytest.mark.parametrize("place", ["claim.sent", "claim.committed", "body.begin"])
 def test_killed_behind_the_claim_and_before_the_body_the_step_is_lost_and_retried(
     deployment: Deployment, victims: Victims, fault_report: FaultReport, place: str
 ) -> None:
@@ -158,11 +158,11 @@ def test_a_worker_that_dies_whole_before_the_late_ack_leaves_a_message_that_does
     successor.terminate()
 
 
-@pytest.mark.parametrize("place", ["complete.committed", "dispatch.published"])
+@pytest.mark.parametrize("place", ["complete.sent", "complete.committed", "dispatch.published"])
 def test_killed_behind_the_completion_its_dependents_run_once(
     deployment: Deployment, victims: Victims, fault_report: FaultReport, place: str
 ) -> None:
-    """F5: what is committed stands without its process; the sweeper publishes what was not published."""
+    """F5: what was sent is committed without its sender; the sweeper publishes what was not published."""
     victim = victims(FaultRule(place=place, action="crash"))
     run_id = deployment.enqueue(
         step("a", "echo", "a", queue=victim.queue), step("b", "echo", "b", queue=victim.queue, after=["a"])
