@@ -198,12 +198,23 @@ def _report(
     try:
         persist(report, retry_s=runtime.settings.report_retry_s)
     except Exception as error:
-        if not may_succeed_later(error):
-            logger.exception("could not report on %s as it ended; it is recorded as failed", held.ref.task_id)
-            failure = otherwise or Failure("unusable", f"its outcome cannot be recorded: {type(error).__name__}")
-            _fail(runtime, held, failure)
+        if may_succeed_later(error):
+            logger.exception("could not report on %s; its lease will run out, and it is tried again", held.ref.task_id)
             return
-        logger.exception("could not report on %s; its lease will run out and the step is tried again", held.ref.task_id)
+        logger.exception("could not report on %s as it ended; it is tried once more", held.ref.task_id)
+        _report_once_more(runtime, held, report, otherwise)
+
+
+def _report_once_more(
+    runtime: Runtime, held: HeldAttempt, report: Callable[[], object], otherwise: Failure | None
+) -> None:
+    """What nobody foresaw may pass, and a result that exists must not be lost with it; reports are idempotent by their token."""
+    try:
+        persist(report, retry_s=runtime.settings.report_retry_s)
+    except Exception as error:
+        logger.exception("could not report on %s as it ended; it is recorded as failed", held.ref.task_id)
+        failure = otherwise or Failure("unusable", f"its outcome cannot be recorded: {type(error).__name__}")
+        _fail(runtime, held, failure)
 
 
 def _fail(runtime: Runtime, held: HeldAttempt, failure: Failure) -> None:
